@@ -1,0 +1,1 @@
+"""Tests of the losses room: the engine, PartialFC, its optimizers and every head against the oracles."""
