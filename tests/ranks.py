@@ -106,15 +106,14 @@ class RankPool:
             return
         self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
         context = multiprocessing.get_context("spawn")
-        with _environment(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1"):
-            for slot in range(MAX_WORLD_SIZE):
-                ours, theirs = context.Pipe()
-                arguments = (theirs, str(REPO_ROOT), self._stack_path(slot))
-                process = context.Process(target=_serve, args=arguments, daemon=True, name=f"rank-{slot}")
-                process.start()
-                theirs.close()
-                self._processes.append(process)
-                self._connections.append(ours)
+        for slot in range(MAX_WORLD_SIZE):
+            ours, theirs = context.Pipe()
+            arguments = (theirs, str(REPO_ROOT), self._stack_path(slot))
+            process = context.Process(target=_serve, args=arguments, daemon=True, name=f"rank-{slot}")
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._connections.append(ours)
         for slot, connection in enumerate(self._connections):
             if not connection.poll(START_TIMEOUT) or connection.recv_bytes() != b"ready":
                 self.close()
@@ -181,23 +180,9 @@ def _raise_first(failures: list[tuple[float, int, bytes | None, str]], world_siz
     raise error from report
 
 
-@contextlib.contextmanager
-def _environment(**values: str) -> Any:
-    """Environment variables for the child processes that start inside."""
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
 def _serve(connection: Connection, repo_root: str, stack_path: str) -> None:
     """The life of a process: import torch once, then answer calls until the pool closes the pipe."""
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch is imported
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the process that runs the tests
     if repo_root not in sys.path:
         sys.path.insert(0, repo_root)
@@ -234,15 +219,15 @@ def _answer(
         torch.manual_seed(0)
         random.seed(0)
         if store is not None:
-            file_store = distributed.FileStore(store, world_size)
-            distributed.init_process_group(
-                "gloo", store=file_store, rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout)
-            )
+            shared = distributed.FileStore(store, world_size)
+            limit = timedelta(seconds=timeout)
+            distributed.init_process_group("gloo", store=shared, rank=rank, world_size=world_size, timeout=limit)
         function, args = pickle.loads(call)
         return True, pickle.dumps(("ok", function(*args)))
     except BaseException as error:
-        _clean_up()  # now: the peers' collectives fail at once instead of waiting for this rank
-        return False, pickle.dumps(("failed", time.monotonic(), _pickled(error), traceback.format_exc()))
+        answer = ("failed", time.monotonic(), _pickled(error), traceback.format_exc())
+        _clean_up()  # the peers' collectives fail at once, and later than this rank, instead of waiting for it
+        return False, pickle.dumps(answer)
 
 
 def _clean_up() -> None:

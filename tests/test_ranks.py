@@ -69,7 +69,8 @@ def test_without_a_group(ranks: RankPool) -> None:
 def test_the_exception_of_a_rank_arrives_with_its_traceback(ranks: RankPool) -> None:
     with pytest.raises(KeyError, match="from rank 1") as caught:
         ranks.run(3, fail_on, 1)
-    assert "rank 1 of 3" in str(caught.value.__cause__) and "fail_on" in str(caught.value.__cause__)
+    assert "rank 1 of 3" in str(caught.value.__cause__)
+    assert "fail_on" in str(caught.value.__cause__)
     assert ranks.run(3, total) == [6.0] * 3  # and the pool lives on
 
 
