@@ -1,0 +1,77 @@
+"""Running one block with gradient checkpointing, and the input check all face nets share; no layer is defined here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+FACE_SIZE = 112
+
+
+@contextmanager
+def frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of ``block``'s batch norms as they are; they still normalise by the batch."""
+    tracking = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in tracking:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True
+
+
+def run_block(block: nn.Module, x: Tensor, recompute: bool) -> Tensor:
+    """Apply ``block`` to ``x``; with ``recompute`` its activations are dropped and computed again in the backward pass.
+
+    The gradients are those of the plain call. A batch norm would see its batch twice, once more during the
+    backward pass, and move its running statistics twice: the second time they are held still.
+
+    Args:
+        block: a module without randomness of its own (its random state is not restored for the second pass).
+        x: the block's input, any shape.
+        recompute: trade about a third more computing for the memory of the block's activations.
+    """
+    if not (recompute and block.training and torch.is_grad_enabled()):
+        return block(x)
+    if torch.compiler.is_compiling():
+        # The compiler moves buffer updates out of the recomputed region by itself, and refuses context_fn here.
+        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), frozen_statistics(block)
+
+    return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+
+def check_face_batch(x: Tensor, in_channels: int, network: str) -> None:
+    """Refuse an input whose shape the net cannot take.
+
+    Args:
+        x: the batch, to be (B, in_channels, 112, 112).
+        in_channels: channels of the first convolution.
+        network: the net's name for the message.
+
+    Raises:
+        ValueError: with the shape that came and the one that is needed.
+    """
+    if x.dim() != 4 or x.shape[1] != in_channels or x.shape[2] != FACE_SIZE or x.shape[3] != FACE_SIZE:
+        raise ValueError(
+            f"{network}: got an input of shape {tuple(x.shape)}, needs (B, {in_channels}, {FACE_SIZE}, {FACE_SIZE}): "
+            "align and resize the faces to 112 x 112, put channels second, or build the net with another in_channels"
+        )
+
+
+@contextmanager
+def full_precision(x: Tensor) -> Iterator[None]:
+    """Switch a surrounding autocast off; without one nothing is entered, which keeps exported graphs free of it."""
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            yield
+    else:
+        yield
