@@ -1,0 +1,1 @@
+"""Embeddings -> numbers, plots and reports; knows backbones and utils, never losses, data sources or training."""

@@ -1,0 +1,221 @@
+"""The pairs protocol as pure functions: embeddings + is_same -> PairResult; no files, no models, no ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score, roc_curve
+
+PROTOCOLS = ("insightface", "exact")
+FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+
+# Below this many accepted impostors the FAR itself is noise: one impostor more or less moves it by over 10 %.
+MIN_IMPOSTORS_ACCEPTED = 10
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class VerificationError(ValueError):
+    """Embeddings or options that cannot be scored; the text says what was got and what is allowed."""
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """One protocol's numbers for one set of pairs; rates are fractions in [0, 1], thresholds are cosines.
+
+    A pair counts as "same" where its cosine reaches the threshold. `auc`, `eer` and the TARs are None where all pairs
+    are of one kind; a TAR is also None where `num_different * far < 10`.
+    """
+
+    protocol: str
+    accuracy: float  # mean over the folds
+    accuracy_std: float  # population standard deviation over the folds, as np.std
+    fold_accuracies: tuple[float, ...]
+    fold_thresholds: tuple[float, ...]  # cosines, one per fold, chosen on the other folds
+    auc: float | None
+    eer: float | None
+    tar_at_far: dict[float, float | None]
+    threshold_at_far: dict[float, float | None]  # cosines
+    num_same: int
+    num_different: int
+    scores: Floats = field(repr=False, compare=False)  # (N,) cosines, in the order of the pairs
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers as JSON values, FARs as strings such as "0.001"; without `scores`, which has one per pair."""
+        return {
+            "protocol": self.protocol,
+            "accuracy": self.accuracy,
+            "accuracy_std": self.accuracy_std,
+            "fold_accuracies": list(self.fold_accuracies),
+            "fold_thresholds": list(self.fold_thresholds),
+            "auc": self.auc,
+            "eer": self.eer,
+            "tar_at_far": {f"{far:g}": value for far, value in self.tar_at_far.items()},
+            "threshold_at_far": {f"{far:g}": value for far, value in self.threshold_at_far.items()},
+            "num_same": self.num_same,
+            "num_different": self.num_different,
+        }
+
+
+def evaluate_pairs(
+    embeddings: NDArray[Any],
+    is_same: NDArray[Any] | Sequence[bool],
+    *,
+    num_folds: int = 10,
+    protocol: str = "insightface",
+    fars: Sequence[float] = FARS,
+) -> PairResult:
+    """Score pairs: each fold's accuracy at the threshold that is best on the other folds, and the whole set's ROC.
+
+    Folds are contiguous blocks in the order of the pairs; the first `N % num_folds` hold one pair more. With one fold
+    the threshold is chosen on the pairs it is scored on.
+
+    Protocol "insightface": squared distance d of normalised embeddings, same where d < t, t on the grid 0, .01, ...,
+    3.99, the first best. Its numbers equal those of insightface's `evaluate`. Protocol "exact": the best of all
+    thresholds, that is, of the midpoints between neighbouring scores; of equally good ones the strictest.
+
+    TAR at FAR is not interpolated: it is the TAR of the loosest threshold whose measured FAR is not above the one asked
+    for. The EER is where the straight lines between the ROC's points cross FAR = 1 - TAR.
+
+    Args:
+        embeddings: (2N, D), real, interleaved: rows 2i and 2i + 1 are pair i. Any length; normalised here in float64.
+        is_same: (N,) bool.
+        num_folds: 1 .. N.
+        protocol: "insightface" or "exact".
+        fars: each in (0, 1).
+
+    Raises:
+        VerificationError: shapes that do not fit, non-finite embeddings (their number is named), unknown protocol.
+    """
+    same = np.asarray(is_same, dtype=bool)
+    _check(np.asarray(embeddings), same, num_folds, protocol, fars)
+    distances, scores = pair_distances(np.asarray(embeddings))
+    folds = np.array_split(np.arange(len(same)), num_folds)
+    if protocol == "insightface":
+        accuracies, thresholds = _grid_folds(distances, same, folds)
+    else:
+        accuracies, thresholds = _exact_folds(scores, same, folds)
+    tars, tar_thresholds = _tar_at_far(scores, same, fars)
+    two_sided = bool(same.any()) and not bool(same.all())
+    return PairResult(
+        protocol=protocol,
+        accuracy=float(np.mean(accuracies)),
+        accuracy_std=float(np.std(accuracies)),
+        fold_accuracies=tuple(accuracies),
+        fold_thresholds=tuple(thresholds),
+        auc=float(roc_auc_score(same, scores)) if two_sided else None,
+        eer=_equal_error_rate(scores, same) if two_sided else None,
+        tar_at_far=tars,
+        threshold_at_far=tar_thresholds,
+        num_same=int(same.sum()),
+        num_different=int((~same).sum()),
+        scores=scores,
+    )
+
+
+def pair_distances(embeddings: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Squared distances and cosines, (N,) each, of (2N, D) interleaved embeddings; a zero embedding stays zero."""
+    normalised = embeddings.astype(np.float64)
+    norms = np.sqrt(np.einsum("ij,ij->i", normalised, normalised))
+    normalised /= np.where(norms > 0, norms, 1.0)[:, None]
+    first, second = normalised[0::2], normalised[1::2]
+    distances: Floats = np.sum(np.square(first - second), axis=1)
+    cosines: Floats = np.einsum("ij,ij->i", first, second)
+    return distances, cosines
+
+
+def _check(embeddings: NDArray[Any], same: Bools, num_folds: int, protocol: str, fars: Sequence[float]) -> None:
+    if protocol not in PROTOCOLS:
+        raise VerificationError(f"evaluate_pairs: unknown protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+    if same.ndim != 1 or len(same) == 0:
+        raise VerificationError(f"evaluate_pairs: is_same must be (N,) with N of 1 or more; got shape {same.shape}")
+    if embeddings.ndim != 2 or len(embeddings) != 2 * len(same):
+        raise VerificationError(
+            f"evaluate_pairs: {len(same)} pairs need embeddings of shape ({2 * len(same)}, D), "
+            f"the two images of a pair in neighbouring rows; got shape {embeddings.shape}"
+        )
+    if not 1 <= num_folds <= len(same):
+        raise VerificationError(f"evaluate_pairs: num_folds must be in 1 .. {len(same)} (the pairs); got {num_folds}")
+    bad_fars = [far for far in fars if not 0 < far < 1]
+    if bad_fars:
+        raise VerificationError(f"evaluate_pairs: fars must lie between 0 and 1; got {bad_fars}")
+    num_bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
+    if num_bad:
+        raise VerificationError(
+            f"evaluate_pairs: {num_bad} of {len(embeddings)} embeddings hold NaN or infinity; the model has diverged "
+            "or its weights are damaged: verify an earlier checkpoint, or in fp32 if this one ran in reduced precision"
+        )
+
+
+def _grid_folds(distances: Floats, same: Bools, folds: list[NDArray[Any]]) -> tuple[list[float], list[float]]:
+    """Fold accuracies and cosine thresholds on insightface's grid; "the other folds" are all folds minus this one."""
+    grid = np.arange(0, 4, 0.01)
+    correct = np.empty((len(folds), len(grid)), dtype=np.int64)
+    for row, fold in zip(correct, folds, strict=True):
+        # side="left" counts the distances strictly below each threshold, which is insightface's np.less
+        accepted_same = np.searchsorted(np.sort(distances[fold][same[fold]]), grid, side="left")
+        different = np.sort(distances[fold][~same[fold]])
+        row[:] = accepted_same + len(different) - np.searchsorted(different, grid, side="left")
+    others = correct.sum(axis=0) - correct if len(folds) > 1 else correct
+    best = others.argmax(axis=1)
+    accuracies = [float(correct[i, b]) / len(folds[i]) for i, b in enumerate(best)]
+    return accuracies, [float(1.0 - grid[b] / 2.0) for b in best]
+
+
+def _exact_folds(scores: Floats, same: Bools, folds: list[NDArray[Any]]) -> tuple[list[float], list[float]]:
+    accuracies, thresholds = [], []
+    for fold in folds:
+        others = np.ones(len(scores), dtype=bool)
+        others[fold] = len(folds) == 1
+        threshold = _best_threshold(scores[others], same[others])
+        thresholds.append(threshold)
+        accuracies.append(float(np.mean((scores[fold] >= threshold) == same[fold])))
+    return accuracies, thresholds
+
+
+def _best_threshold(scores: Floats, same: Bools) -> float:
+    """The threshold t with the most pairs right under `score >= t`, from "none accepted" to "all accepted"."""
+    values, group = np.unique(scores, return_inverse=True)  # ascending; pairs of equal score fall on one side together
+    gain = np.zeros(len(values), dtype=np.int64)
+    np.add.at(gain, group, np.where(same, 1, -1))
+    # accepting one group more, from the highest down, changes the number of right pairs by its gain
+    right = np.concatenate([[0], np.cumsum(gain[::-1])])
+    middle = values[:-1] + (values[1:] - values[:-1]) / 2
+    # between adjacent floats the midpoint rounds down onto the lower one, which must stay rejected
+    middle = np.where(middle > values[:-1], middle, values[1:])
+    candidates = np.concatenate([[np.nextafter(values[-1], np.inf)], middle[::-1], [values[0]]])
+    return float(candidates[int(right.argmax())])
+
+
+def _equal_error_rate(scores: Floats, same: Bools) -> float:
+    far, tar, _ = roc_curve(same, scores, drop_intermediate=False)
+    gap = far - (1.0 - tar)  # rises from -1 to 1 along the curve
+    after = int(np.argmax(gap >= 0))
+    before = after - 1
+    share = -gap[before] / (gap[after] - gap[before])
+    return float(far[before] + share * (far[after] - far[before]))
+
+
+def _tar_at_far(
+    scores: Floats, same: Bools, fars: Sequence[float]
+) -> tuple[dict[float, float | None], dict[float, float | None]]:
+    tars: dict[float, float | None] = dict.fromkeys(fars)
+    thresholds: dict[float, float | None] = dict.fromkeys(fars)
+    genuine, impostors = scores[same], np.sort(scores[~same])[::-1]
+    ordered = np.unique(scores)
+    for far in fars:
+        # 1e-9: 3000 * 0.01 must count as 30 however the product rounds
+        accepted = int(np.floor(len(impostors) * far + 1e-9))
+        if accepted < MIN_IMPOSTORS_ACCEPTED or len(genuine) == 0:
+            continue
+        refused = impostors[accepted]  # the best impostor that must stay out; its equals stay out with it
+        tars[far] = float(np.mean(genuine > refused))
+        above = ordered[ordered > refused]
+        middle = (refused + above[0]) / 2 if len(above) else refused
+        thresholds[far] = float(middle if middle > refused else np.nextafter(refused, np.inf))
+    return tars, thresholds
