@@ -1,0 +1,1 @@
+"""Shared plumbing: formats, images, configuration, ranks. Imports nothing of ours and holds no formulas."""

@@ -1,0 +1,143 @@
+"""Bytes -> pixels, pixels -> bytes, and the one normalisation. Knows nothing of files, labels or augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.errors import DataError
+
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+# OpenCV before 4.10 cannot hand out RGB itself; the conversion costs a second pass over the pixels.
+_DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
+_COLOR = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
+
+
+class ImageError(DataError):
+    """Bytes that are no image, a damaged image, or an image of another size than the data set's."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What every image of a source looks like and how its pixels become numbers.
+
+    Attributes:
+        height: rows, in pixels.
+        width: columns, in pixels.
+        channels: 3 (RGB order) or 1 (grey).
+        mean: subtracted from the 0..255 pixel value.
+        std: divides the difference: normalised = (pixel - mean) / std.
+    """
+
+    height: int
+    width: int
+    channels: int
+    mean: float = 127.5
+    std: float = 127.5
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels), the shape of one decoded image."""
+        return (self.height, self.width, self.channels)
+
+
+FACE = ImageFormat(112, 112, 3)
+
+
+def decode_image(data: bytes | memoryview, image_format: ImageFormat | None = None) -> np.ndarray:
+    """Decodes JPEG, PNG or whatever else OpenCV reads.
+
+    Args:
+        data: the encoded file; a memoryview is decoded in place, without a copy.
+        image_format: the expected height, width and channels; None takes any size and gives RGB.
+
+    Returns:
+        uint8 (H, W, 3) in RGB order, or (H, W, 1) where the format has one channel.
+
+    Raises:
+        ImageError: on bytes that do not decode, a file that ends early, or a size other than the format's.
+    """
+    if len(data) == 0:
+        raise ImageError("the image is empty (0 bytes): the record or file holds no pixels; pack it again")
+    _require_whole_jpeg(data)
+    grey = image_format is not None and image_format.channels == 1
+    flag = cv2.IMREAD_GRAYSCALE if grey else _COLOR
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
+    except cv2.error as error:
+        raise ImageError(f"OpenCV cannot decode these {len(data)} bytes: {error}") from None
+    if decoded is None:
+        raise ImageError(
+            f"these {len(data)} bytes (they begin with {bytes(data[:4]).hex(' ')}) are not a whole image that OpenCV "
+            "can decode; JPEG begins with ff d8, PNG with 89 50 4e 47"
+        )
+    image: np.ndarray = decoded
+    if grey:
+        image = image[:, :, np.newaxis]
+    elif not _DECODES_RGB:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image_format is not None and image.shape != image_format.shape:
+        raise ImageError(
+            f"the image is {image.shape[0]}x{image.shape[1]} (height x width), the data set's images are "
+            f"{image_format.height}x{image_format.width}: resize it, or pack the set with --size"
+        )
+    return image
+
+
+def _require_whole_jpeg(data: bytes | memoryview) -> None:
+    """Refuses a JPEG that ends early: some OpenCV versions fill the missing part with grey and say nothing."""
+    if data[:2] != _JPEG_START or data[-2:] == _JPEG_END:
+        return
+    whole = bytes(data)  # rare: some cameras write bytes behind the end marker
+    if whole.rfind(_JPEG_END) < whole.rfind(_JPEG_SCAN):
+        raise ImageError(f"the JPEG ends early, after {len(data)} bytes: its end marker (ff d9) is missing")
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """Encodes an image as JPEG.
+
+    Args:
+        image: uint8 (H, W, 3) in RGB order, or (H, W, 1).
+        quality: 1 to 100.
+
+    Raises:
+        ImageError: on another type or shape, or a quality outside 1 to 100.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
+        raise ImageError(f"cannot encode {image.dtype} {image.shape}: give uint8 (H, W, 3) RGB or (H, W, 1)")
+    if not 1 <= quality <= 100:
+        raise ImageError(f"JPEG quality {quality} is not in 1 .. 100")
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[2] == 3 else np.ascontiguousarray(image)
+    encoded, buffer = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not encoded:
+        raise ImageError(f"OpenCV could not encode an image of shape {image.shape} as JPEG")
+    return buffer.tobytes()
+
+
+def to_model_input(images: Tensor, image_format: ImageFormat = FACE, *, channels_last: bool = False) -> Tensor:
+    """Normalises a batch on the device it is on; nothing else in the project turns pixels into floats.
+
+    Args:
+        images: uint8 (B, H, W, C), RGB order.
+        image_format: supplies mean and std, in pixel units.
+        channels_last: keep the pixels interleaved in memory, as convolutions on GPUs with tensor cores like it.
+
+    Returns:
+        float32 (B, C, H, W), (pixel - mean) / std.
+
+    Raises:
+        ImageError: where the tensor is not uint8 (B, H, W, C) with the format's number of channels.
+    """
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[3] != image_format.channels:
+        raise ImageError(
+            f"model input is made from uint8 (B, H, W, {image_format.channels}), got {images.dtype} "
+            f"{tuple(images.shape)}: pass the loader's images as they are"
+        )
+    planes = images.permute(0, 3, 1, 2)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    pixels = planes.to(torch.float32, memory_format=layout)
+    return pixels.sub_(image_format.mean).div_(image_format.std)
