@@ -1,0 +1,147 @@
+"""Checks that need more than one key, or the classes a key names; each key by itself is utils/config_keys.py's."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from utils.config_keys import Config, default_of
+from utils.config_values import WrongTypeError, conform, describe_type, did_you_mean
+
+# Training data that has no folder in which verification sets could lie.
+WITHOUT_FOLDER = ("synthetic", "mnist:", "cifar10:", "cifar100:", "svhn:")
+
+
+def check_together(
+    values: dict[str, Any],
+    origins: Mapping[str, str],
+    failed: frozenset[str],
+    *,
+    heads: Mapping[str, type] | None,
+    backbones: Mapping[str, Any] | None,
+    regularizers: Mapping[str, Any] | None,
+) -> list[str]:
+    """Checks what keys mean together; head options in `values` become their arguments' types in place.
+
+    Args:
+        values: the keys that were set and are right by themselves.
+        origins: every key -> what to call the place that set it.
+        failed: the keys that were set and are wrong by themselves; nothing is concluded from their defaults.
+        heads: name -> head class, or None to leave heads unchecked.
+        backbones: the known names, or None.
+        regularizers: the known names, or None.
+
+    Returns:
+        A line for each problem.
+    """
+    problems = [] if failed & {"rec", "val_dir"} else _check_data(values, origins)
+    problems += [] if "num_epoch" in failed else _check_epochs(values, origins)
+    network = _get(values, "network")
+    if backbones is not None and network not in backbones and not network.startswith("torchvision:"):
+        problems.append(f"{origins['network']}: {_unknown('network', network, [*backbones, 'torchvision:NAME'])}")
+    for name in _get(values, "regularizers"):
+        if regularizers is not None and name not in regularizers:
+            problems.append(f"{origins['regularizers']}: {_unknown('regularizer', name, regularizers)}")
+    if heads is not None and not failed & {"head", "head_options"}:
+        problems += _check_head(values, origins, heads)
+    return problems
+
+
+def missing_data_message(config: Config) -> str | None:
+    """Returns what to do about training data that is not on disk, or None where it is (or needs no folder)."""
+    location = Path(config.rec)
+    if config.rec.startswith(WITHOUT_FOLDER) or location.exists():
+        return None
+    return (
+        f"{config.source}: rec = {config.rec!r}, but there is no {location.absolute()}. Put the data there (train.rec "
+        "and train.idx, or one folder of images per identity), or name its place with rec=/path/to/data. "
+        "An image folder is packed by `python -m tools.records pack`."
+    )
+
+
+def _get(values: Mapping[str, Any], name: str) -> Any:
+    return values.get(name, default_of(name))
+
+
+def _unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:
+    names = sorted(known)
+    return f"{kind} {name!r} is not among those here.{did_you_mean(name, names)} Have: {', '.join(names)}."
+
+
+def _check_data(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    rec = _get(values, "rec")
+    if not rec:
+        return [f"{origins['rec']}: rec is not set. Name the training data, as in rec=/path/to/faces."]
+    if _get(values, "val_targets") and _get(values, "val_dir") is None and rec.startswith(WITHOUT_FOLDER):
+        where = origins["val_targets"]
+        return [f"{where}: val_targets are set, but rec = {rec!r} is no folder to find them in. Set val_dir to theirs."]
+    return []
+
+
+def _check_epochs(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    num_epoch = _get(values, "num_epoch")
+    return [
+        f"{origins[name]}: {name} = {values[name]:g} exceeds num_epoch = {num_epoch}. Lower it, or train longer."
+        for name in ("warmup_epoch", "margin_warmup_epochs")
+        if name in values and values[name] > num_epoch
+    ]
+
+
+def _check_head(values: dict[str, Any], origins: Mapping[str, str], heads: Mapping[str, type]) -> list[str]:
+    """Checks the head's name, its options against the head's own signature, and what the head supports."""
+    name, options = _get(values, "head"), _get(values, "head_options")
+    if name not in heads:
+        return [f"{origins['head']}: {_unknown('head', name, heads)}"]
+    head, where = heads[name], origins["head_options"]
+    clean, problems = _check_options(name, options, head, where)
+    if not problems:
+        try:
+            head(**clean)  # the head knows its own ranges
+        except (ValueError, TypeError) as error:
+            problems.append(f"{where}: head {name!r} with {clean!r}: {error}")
+        else:
+            values["head_options"] = clean
+    if _get(values, "margin_warmup_epochs") > 0 and not getattr(head, "supports_margin_warmup", False):
+        able = sorted(other for other in heads if getattr(heads[other], "supports_margin_warmup", False))
+        problems.append(
+            f"{origins['margin_warmup_epochs']}: margin_warmup_epochs = {values['margin_warmup_epochs']:g}, but head "
+            f"{name!r} has no margin that can grow. Set it to 0, or choose one of: {', '.join(able) or 'none'}."
+        )
+    return problems
+
+
+def _check_options(name: str, options: Mapping[str, Any], head: type, where: str) -> tuple[dict[str, Any], list[str]]:
+    parameters = {
+        parameter.name: parameter
+        for parameter in inspect.signature(head).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    hints = _constructor_hints(head)
+    listed = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters.values())
+    clean: dict[str, Any] = {}
+    problems = []
+    for option, value in options.items():
+        if option not in parameters:
+            near = did_you_mean(option, parameters)
+            problems.append(f"{where}: head {name!r} has no option {option!r}.{near} It has: {listed or 'none'}.")
+            continue
+        try:
+            clean[option] = conform(value, hints.get(option, Any))
+        except WrongTypeError:
+            asked = describe_type(hints[option])
+            problems.append(f"{where}: head_options.{option} = {value!r}, but head {name!r} takes {asked}.")
+    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
+    if missing:
+        problems.append(f"{where}: head {name!r} also needs {', '.join(missing)}. It has: {listed}.")
+    return clean, problems
+
+
+def _constructor_hints(head: type) -> dict[str, Any]:
+    """Returns the types of a head's arguments; none where its annotations cannot be resolved, which checks nothing."""
+    try:
+        return typing.get_type_hints(inspect.getattr_static(head, "__init__"))
+    except (NameError, TypeError):
+        return {}
