@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eval.safe_pickle import PairError, PickledArray, load_pickle
 
 
-def read_bin(path: Path, content: bytes) -> tuple[list[bytes], NDArray[np.bool_]]:
+def read_bin(path: Path, content: bytes) -> tuple[list[bytes | memoryview], NDArray[np.bool_]]:
     """The encoded images and the flags of a `.bin` file.
 
     The file is read by `load_pickle`, which can build nothing but lists, byte strings, numpy arrays and bools. Images
@@ -25,7 +25,7 @@ def read_bin(path: Path, content: bytes) -> tuple[list[bytes], NDArray[np.bool_]
         content: the whole file.
 
     Returns:
-        2N byte strings (JPEG or PNG) and is_same (N,).
+        2N encoded images (JPEG or PNG) and is_same (N,).
 
     Raises:
         PairError: a refused global or opcode (named), damage, or a layout other than (bins, issame_list).
@@ -62,7 +62,7 @@ def write_bin(path: str | Path, images: Sequence[bytes], is_same: Sequence[bool]
         partial.unlink(missing_ok=True)
 
 
-def _check_layout(path: Path, loaded: Any) -> tuple[list[bytes], NDArray[np.bool_]]:
+def _check_layout(path: Path, loaded: Any) -> tuple[list[bytes | memoryview], NDArray[np.bool_]]:
     if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
         raise PairError(f"{path}: expected a pair (bins, issame_list), got {_describe(loaded)}")
     bins, flags = (part.value if isinstance(part, PickledArray) else part for part in loaded)
@@ -80,12 +80,15 @@ def _check_layout(path: Path, loaded: Any) -> tuple[list[bytes], NDArray[np.bool
     return [_image_bytes(path, i, item) for i, item in enumerate(bins)], np.asarray(flags, dtype=bool)
 
 
-def _image_bytes(path: Path, index: int, item: Any) -> bytes:
-    if isinstance(item, (bytes, bytearray)):
-        return bytes(item)
+def _image_bytes(path: Path, index: int, item: Any) -> bytes | memoryview:
+    """The image's bytes without a copy: a hostile file may name one long array a million times."""
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, bytearray):
+        return memoryview(item)
     if isinstance(item, PickledArray) and item.value.dtype.itemsize == 1 and item.value.size in item.value.shape:
-        # (n,), or (n, 1) as in sets made with old OpenCV
-        return item.value.tobytes()
+        # (n,), or (n, 1) as in sets made with old OpenCV; either way the bytes lie in a row
+        return memoryview(item.value.reshape(-1).view(np.uint8))
     raise PairError(f"{path}: image {index} is not a byte string or a flat uint8 array but {_describe(item)}")
 
 

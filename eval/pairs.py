@@ -187,7 +187,7 @@ def _parse_sllfw(path: Path, lines: Lines) -> tuple[Entries, int]:
 
 
 class _BinImages(Sequence[NDArray[np.uint8]]):
-    def __init__(self, path: Path, encoded: list[bytes]) -> None:
+    def __init__(self, path: Path, encoded: list[bytes | memoryview]) -> None:
         self._path, self._encoded = path, encoded
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ class PairError(DataError):
 # Everything that a list of byte strings, numpy arrays and bools needs in protocols 2 to 5. Absent on purpose: objects
 # by class (OBJ, INST, NEWOBJ), persistent ids, extension codes, dicts, sets, the text opcodes of protocols 0 and 1.
 _ALLOWED_OPCODES = {
-    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP"),
+    *("PROTO", "FRAME", "STOP", "MARK"),
     *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
     *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
@@ -38,7 +38,7 @@ def load_pickle(path: Path, content: bytes) -> Any:
     """Unpickle lists, tuples, byte strings, numbers, bools and PickledArray; nothing else can be built.
 
     No global is ever imported: names that numpy 1, numpy 2 and Python 2 pickles refer to are answered by stand-ins that
-    only look at bytes which are in the file, so what is allocated is bounded by the file's size.
+    only look at bytes which are in the file and copy none of them, so memory stays within a small multiple of the file.
 
     Args:
         path: named in errors only.
@@ -90,12 +90,21 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, path: Path, stream: io.BytesIO) -> None:
         super().__init__(stream, encoding="bytes")
         self._path = path
+        # text that becomes bytes is the one thing that is copied: all of it together is no longer than the file
+        self._encodable = len(stream.getbuffer())
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         stand_in = _STAND_INS.get((module, name))
         if stand_in is None:
             raise _refused_global(self._path, f"{module}.{name}")
-        return stand_in
+        return self._encode if stand_in is _encode else stand_in
+
+    def _encode(self, text: Any, encoding: Any) -> bytes:
+        encoded = _encode(text, encoding)
+        self._encodable -= len(encoded)
+        if self._encodable < 0:
+            raise ValueError("more bytes are made from text than the file holds")
+        return encoded
 
 
 def _text(value: Any) -> str:
@@ -107,9 +116,9 @@ def _text(value: Any) -> str:
     return value
 
 
-def _bytes(value: Any) -> bytes:
+def _bytes(value: Any) -> bytes | bytearray:
     if isinstance(value, (bytes, bytearray)):
-        return bytes(value)
+        return value
     raise TypeError(f"expected bytes, got {type(value).__name__}")
 
 
@@ -148,7 +157,7 @@ class PickledArray:
         self.value = _array_of(_bytes(data), dtype, shape, "F" if is_fortran else "C")
 
 
-def _array_of(data: bytes, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
+def _array_of(data: bytes | bytearray, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
     if not isinstance(dtype, _DType):
         raise TypeError(f"an array's dtype is a {type(dtype).__name__}")
     if not isinstance(shape, tuple) or len(shape) > 4 or not all(isinstance(n, int) and n >= 0 for n in shape):
