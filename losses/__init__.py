@@ -1,0 +1,59 @@
+"""Margin heads, their engine and PartialFC. To add a head: one class in a file of its family, one line in HEADS."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from losses.angular import ArcFace, Combined, CosFace
+from losses.head import ClassStatistics, Head, SampleStatistics, softmax_loss
+from losses.partial_fc import PartialFC
+from losses.regularizers import REGULARIZERS, Regularizer
+from losses.softmax import NormFace, Softmax
+from losses.virtual import SVSoftmax, VirtualSoftmax
+
+HEADS: dict[str, type[Head]] = {
+    "softmax": Softmax,
+    "ce": Softmax,
+    "normface": NormFace,
+    "cosface": CosFace,
+    "arcface": ArcFace,
+    "combined": Combined,
+    "virtual_softmax": VirtualSoftmax,
+    "svsoftmax": SVSoftmax,
+}
+
+
+def build_head(name: str, **options: Any) -> Head:
+    """Builds a head by its registry name.
+
+    Args:
+        name: a key of HEADS.
+        **options: the head's own arguments.
+
+    Raises:
+        ValueError: unknown name or argument; the message lists the right ones.
+    """
+    if name not in HEADS:
+        close = difflib.get_close_matches(name, HEADS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown head {name!r}.{hint} There are: {', '.join(sorted(HEADS))}")
+    allowed = [key for key in inspect.signature(HEADS[name]).parameters if key not in ("args", "kwargs")]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise ValueError(f"head {name!r} has no option {', '.join(unknown)}; it takes: {', '.join(allowed) or 'none'}")
+    return HEADS[name](**options)
+
+
+__all__ = [
+    "HEADS",
+    "REGULARIZERS",
+    "ClassStatistics",
+    "Head",
+    "PartialFC",
+    "Regularizer",
+    "SampleStatistics",
+    "build_head",
+    "softmax_loss",
+]

@@ -1,0 +1,34 @@
+"""Products and projections shared by the two halves of the engine; pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def inverse_norm(norm: Tensor) -> Tensor:
+    """1 / norm, and 0 for a zero vector: F.normalize would give such a vector a gradient of 1e12."""
+    return torch.where(norm > 0, norm.reciprocal(), 0)
+
+
+def matmul(left: Tensor, right: Tensor, is_reduced: bool) -> Tensor:
+    """Product in the operands' precision or, reduced, of operands rounded to bfloat16 with float32 results.
+
+    A bfloat16 result would move a logit of scale 64 by up to 0.125. CPU has no such product, so there operands are
+    rounded and multiplied in float32.
+    """
+    if not is_reduced:
+        return left @ right
+    if left.is_cuda:
+        return torch.mm(left.bfloat16(), right.bfloat16(), out_dtype=torch.float32)
+    return left.bfloat16().to(left.dtype) @ right.bfloat16().to(right.dtype)
+
+
+def project_rows(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient through w / ||w||, given one that already carries 1 / ||w||: removes the part along w, (C, D)."""
+    return gradient - rows * (torch.linalg.vecdot(gradient, rows) * inverse * inverse).unsqueeze(1)
+
+
+def project_unit(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient through x / ||x|| at the unit vectors ``unit``, (N, D)."""
+    return (gradient - unit * torch.linalg.vecdot(gradient, unit).unsqueeze(1)) * inverse.unsqueeze(1)

@@ -1,0 +1,93 @@
+"""Which classes take part in a step, and which labels are none. No losses and no collectives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def mixed_seed(*parts: int) -> int:
+    """One 63-bit seed from several integers; neighbouring inputs give unrelated seeds (splitmix64's finaliser)."""
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+@dataclass(frozen=True)
+class ClassSample:
+    """The classes of this rank that take part in a step.
+
+    Attributes:
+        rows: (K,) int64 ascending rows of the shard, or None for all of them.
+        column: (N,) place of each sample's class among the rows, -1 where another rank owns it.
+        column_logit: (K,) correction added to the non-targets' logits, or None.
+    """
+
+    rows: Tensor | None
+    column: Tensor
+    column_logit: Tensor | None
+
+
+def sample_classes(
+    labels: Tensor, class_range: tuple[int, int], sample_rate: float, seed: int, *, has_correction: bool = False
+) -> ClassSample:
+    """Every class of this rank that occurs in the batch, and uniformly others up to the rate; no host sync.
+
+    Args:
+        labels: (N,) global class ids of the global batch.
+        class_range: half-open range of the classes here.
+        sample_rate: share of the classes here that take part, 0 < rate <= 1.
+        seed: of this rank and micro-batch.
+        has_correction: adds log((C - P) / (K - P)) to the sampled negatives, of which K - P stand for C - P; classes of
+            the batch are certain to be there and stand for themselves.
+    """
+    start, stop = class_range
+    size = stop - start
+    column = torch.where((labels >= start) & (labels < stop), labels - start, -1)
+    # Room for all classes of the batch must exist without asking the device how many they are.
+    count = max(round(sample_rate * size), min(labels.shape[0], size))
+    if count >= size:
+        return ClassSample(None, column, None)
+    is_positive = torch.zeros(size + 1, dtype=torch.bool, device=labels.device)
+    is_positive = is_positive.index_fill_(0, torch.where(column < 0, size, column), True)[:size]
+    generator = torch.Generator(device=labels.device).manual_seed(seed)
+    noise = torch.rand(size, generator=generator, device=labels.device)
+    rows = torch.topk(noise + 2 * is_positive, count, sorted=False).indices.sort().values
+    column = torch.where(column < 0, -1, torch.searchsorted(rows, column))
+    if not has_correction:
+        return ClassSample(rows, column, None)
+    positives = is_positive.sum()
+    ratio = (size - positives) / (count - positives).clamp_min(1)
+    return ClassSample(rows, column, torch.where(is_positive[rows], 0, ratio.log()))
+
+
+def refuse_labels(labels: Tensor, weight: Tensor, num_classes: int) -> Tensor:
+    """Refuses labels outside 0 .. num_classes - 1; on gathered labels, so that all ranks stop or none.
+
+    Args:
+        labels: (N,) of the global batch.
+        weight: (N,) of the samples.
+        num_classes: over all ranks.
+
+    Returns:
+        ``weight``; on a GPU, where a check would stall the device, with NaN for a wrong label, so that the loss is NaN.
+
+    Raises:
+        ValueError: a label is out of range (CPU).
+    """
+    is_wrong = (labels < 0) | (labels >= num_classes)
+    if labels.is_cuda:
+        return torch.where(is_wrong, float("nan"), weight)
+    if is_wrong.any():
+        wrong = sorted(set(labels[is_wrong].tolist()))[:5]
+        raise ValueError(
+            f"labels must lie in 0 .. {num_classes - 1} (num_classes {num_classes}), got {wrong}; check num_classes "
+            "against the data set"
+        )
+    return weight
