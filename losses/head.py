@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -56,10 +56,8 @@ class ClassStatistics(SampleStatistics):
 
     def detach(self) -> ClassStatistics:
         """The same numbers without their gradients, to look at after the step."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ClassStatistics(
-            **{name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
-        )
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ClassStatistics(**{name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()})
 
 
 class Head(nn.Module):
