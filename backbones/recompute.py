@@ -7,30 +7,33 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 FACE_SIZE = 112
 
 
 @contextmanager
-def frozen_statistics(block: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of ``block``'s batch norms as they are; they still normalise by the batch."""
-    tracking = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in tracking:
-        norm.track_running_stats = False
+def lent_buffers(block: nn.Module) -> Iterator[None]:
+    """Let ``block`` write to copies of its buffers (running statistics, counters); afterwards it has its own again.
+
+    Copies, because a batch norm without statistics would save other tensors for the backward pass, which
+    torch.utils.checkpoint refuses.
+    """
+    own = [(module, name, buffer) for module in block.modules() for name, buffer in module.named_buffers(recurse=False)]
+    for module, name, buffer in own:
+        module._buffers[name] = buffer.clone()
     try:
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for module, name, buffer in own:
+            module._buffers[name] = buffer
 
 
 def run_block(block: nn.Module, x: Tensor, recompute: bool) -> Tensor:
     """Apply ``block`` to ``x``; with ``recompute`` its activations are dropped and computed again in the backward pass.
 
     The gradients are those of the plain call. A batch norm would see its batch twice, once more during the
-    backward pass, and move its running statistics twice: the second time they are held still.
+    backward pass, and move its running statistics twice: the second time it writes to copies.
 
     Args:
         block: a module without randomness of its own (its random state is not restored for the second pass).
@@ -44,7 +47,7 @@ def run_block(block: nn.Module, x: Tensor, recompute: bool) -> Tensor:
         return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), frozen_statistics(block)
+        return nullcontext(), lent_buffers(block)
 
     return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from backbones.iresnet import DEPTHS, IResNet
 from backbones.mobilefacenet import MobileFaceNet
+from backbones.recompute import FACE_SIZE
 from backbones.torchvision_nets import PREFIX, build_torchvision
 
 # name -> builder(*, embedding_size, dropout, gradient_checkpointing, in_channels, and options of its own)
@@ -19,6 +21,33 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(IResNet, name) for name in DEPTHS},
     "mbf": MobileFaceNet,
 }
+# Height and width of the images a net is made for, where it is not a face of 112 x 112.
+IMAGE_SIZES: dict[str, tuple[int, int]] = {"digits": (28, 28)}
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What a built net is called and what goes in and out; ``image_size`` is (height, width) in pixels."""
+
+    name: str
+    embedding_size: int
+    in_channels: int
+    image_size: tuple[int, int]
+
+
+def backbone_info(backbone: nn.Module) -> BackboneInfo:
+    """The info that ``build_backbone`` left on its net.
+
+    Raises:
+        ValueError: the net was not built by ``build_backbone`` (a wrapper such as DistributedDataParallel has none).
+    """
+    info = getattr(backbone, "info", None)
+    if not isinstance(info, BackboneInfo):
+        raise ValueError(
+            f"{type(backbone).__name__} says nothing about its images and embeddings: "
+            "give the net that build_backbone returned, without wrappers"
+        )
+    return info
 
 
 def build_backbone(
@@ -41,7 +70,7 @@ def build_backbone(
         **options: further arguments of the named net; most have none.
 
     Returns:
-        A module (B, in_channels, H, W) float -> (B, embedding_size) float32, not normalised.
+        A module (B, in_channels, H, W) float -> (B, embedding_size) float32, not normalised; see ``backbone_info``.
 
     Raises:
         ValueError: an unknown name or option, or a value out of range; the message lists what is allowed.
@@ -58,16 +87,25 @@ def build_backbone(
         "gradient_checkpointing": gradient_checkpointing,
         "in_channels": in_channels,
     }
+    builder = _builder(name, set(common), set(options))
+    backbone = builder(**common, **options)
+    size = IMAGE_SIZES.get(name, (FACE_SIZE, FACE_SIZE))
+    backbone.info = BackboneInfo(name, embedding_size, in_channels, size)  # type: ignore[assignment]
+    return backbone
+
+
+def _builder(name: str, common: set[str], options: set[str]) -> Callable[..., nn.Module]:
+    """The named builder, once its name and the options it is to get are known to be right."""
     if name.startswith(PREFIX):
-        return build_torchvision(name, **common, **options)
+        return partial(build_torchvision, name)
     if name not in BACKBONES:
         close = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown backbone {name!r}.{hint} There are: {', '.join(BACKBONES)}, {PREFIX}NAME")
     builder = BACKBONES[name]
-    allowed = set(inspect.signature(builder).parameters) - set(common)
-    unknown = sorted(set(options) - allowed)
+    allowed = set(inspect.signature(builder).parameters) - common
+    unknown = sorted(options - allowed)
     if unknown:
         takes = ", ".join(sorted(allowed)) or "none"
         raise ValueError(f"backbone {name!r}: unknown option {', '.join(unknown)}; its options are: {takes}")
-    return builder(**common, **options)
+    return builder

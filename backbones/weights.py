@@ -76,11 +76,12 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return strip_prefixes(loaded)
 
 
-def infer_backbone(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, int]]:
+def infer_backbone(state_dict: Mapping[str, Tensor], network: str | None = None) -> tuple[str, dict[str, int]]:
     """Recognise a backbone by the names and shapes of its weights.
 
     Args:
         state_dict: a backbone's weights, with or without wrappers' prefixes.
+        network: only consider this name of BACKBONES (the sizes are still read from the shapes); None tries all.
 
     Returns:
         The name for ``build_backbone`` and its arguments: ``embedding_size`` and ``in_channels``.
@@ -88,12 +89,14 @@ def infer_backbone(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, int
     Raises:
         WeightsError: no registered backbone fits; names the nearest one and what differs.
     """
+    if network is not None and network not in BACKBONES:
+        raise WeightsError(f"unknown backbone {network!r}. There are: {', '.join(BACKBONES)}")
     found: dict[str, tuple[int, ...]] = {
         key: tuple(value.shape) for key, value in strip_prefixes(state_dict).items() if not key.endswith(COUNTER)
     }
     nearest, nearest_problems = "", [f"{len(found)} keys"]
     fewest = None
-    for name in BACKBONES:
+    for name in BACKBONES if network is None else (network,):
         sizes, problems = _compare(found, _template(name))
         if not problems:
             return name, sizes
@@ -102,7 +105,7 @@ def infer_backbone(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, int
     more = f" and {len(nearest_problems) - 4} more" if len(nearest_problems) > 4 else ""
     raise WeightsError(
         f"these weights ({len(found)} tensors, first {next(iter(found), 'none')!r}) fit no backbone of "
-        f"{', '.join(BACKBONES)}. Nearest is {nearest}: {'; '.join(nearest_problems[:4])}{more}. "
+        f"{network or ', '.join(BACKBONES)}. Nearest is {nearest}: {'; '.join(nearest_problems[:4])}{more}. "
         "Name the network if it was built with options of its own"
     )
 
