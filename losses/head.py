@@ -57,7 +57,8 @@ class ClassStatistics(SampleStatistics):
     def detach(self) -> ClassStatistics:
         """The same numbers without their gradients, to look at after the step."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ClassStatistics(**{name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()})
+        values |= {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
+        return ClassStatistics(**values)
 
 
 class Head(nn.Module):

@@ -1,0 +1,45 @@
+# Two commands need nothing but python3 (with its venv module) and make: quickstart and test.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint bench clean
+
+help:
+	@echo "make quickstart   data, 2-rank training, verification, ONNX: a few minutes on a CPU"
+	@echo "make test         everything CI runs: ruff, mypy, pytest"
+	@echo "make lint         ruff and mypy only"
+	@echo "make bench        training steps of the backbones, written to benchmarks/results/"
+
+quickstart: $(VENV)/.run
+	$(RUN) -m tools.quickstart
+
+test: lint
+	$(RUN) -m pytest
+
+lint: $(VENV)/.dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.run
+	$(RUN) -m benchmarks.backbones
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+# A stamp is written only after pip succeeded, so an interrupted installation is taken up again.
+$(VENV)/.run: requirements.txt | $(VENV)/bin/pip
+	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/pip
+	$(RUN) -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/.run
+
+$(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found. Debian, Ubuntu: sudo apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: Python 3.10 or newer is needed, $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) lacks its venv module. Debian, Ubuntu: sudo apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

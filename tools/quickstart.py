@@ -1,0 +1,80 @@
+"""The first five minutes: data, 2-rank training, verification, ONNX. Only calls the project's own command lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from backbones import build_backbone
+from eval.pairs import load_pairs
+from eval.verification import verify
+from utils.config import Config, load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Runs every step and prints what came of it; a failing step ends it with that step's exit status."""
+    os.chdir(ROOT)
+    started = time.monotonic()
+    config = load_config("configs/quickstart")
+    target = config.val_targets[0]
+    try:
+        _call("1/5 render a small set of faces", "-m", "tools.synthetic_faces", config.rec)
+        print("\n== 2/5 verify an untrained network ==", flush=True)
+        before = _untrained_accuracy(config, target)
+        print(f"accuracy on identities that are not in training: {before:.2%}", flush=True)
+        _call(
+            "3/5 train with SV-Softmax on two processes (interrupt and run again: it continues)",
+            *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            *("train.py", "configs/quickstart", "resume=True"),
+        )
+        verification = ("-m", "eval.verification", "--model", config.output or "", "--data", config.rec)
+        _call("4/5 verify the trained network", *verification, "--targets", target)
+        _call("5/5 export to ONNX and compare with PyTorch", "-m", "tools.export_onnx", config.output or "")
+    except subprocess.CalledProcessError as error:
+        print(f"\nquickstart stopped: `{shlex.join(error.cmd)}` ended with status {error.returncode}", file=sys.stderr)
+        return int(error.returncode) or 1
+    _summary(config, target, before, time.monotonic() - started)
+    return 0
+
+
+def _call(title: str, *arguments: str) -> None:
+    print(f"\n== {title} ==\n$ {shlex.join(('python', *arguments))}", flush=True)
+    # torchrun would say on every start that it sets one thread per process; train.py shares the cores out itself.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ} if "torch.distributed.run" in arguments else None
+    subprocess.run([sys.executable, *arguments], check=True, env=environment)
+
+
+def _untrained_accuracy(config: Config, target: str) -> float:
+    torch.manual_seed(config.seed)
+    backbone = build_backbone(config.network, embedding_size=config.embedding_size)
+    return verify(backbone, load_pairs(target, Path(config.verification_dir)), protocols=("insightface",))[0].accuracy
+
+
+def _summary(config: Config, target: str, before: float, seconds: float) -> None:
+    run = Path(config.output or "")
+    results = json.loads((run / "verification" / "results.json").read_text())
+    after = results["targets"][target]["protocols"]["insightface"]["accuracy"]
+    print(
+        f"\n== Done in {seconds / 60:.1f} minutes ==\n"
+        f"Verification accuracy on {target}, identities that are not in training: {before:.2%} before training, "
+        f"{after:.2%} after.\n"
+        f"Run folder       {run}   (weights best.pt and model.pt, report.html, metrics.jsonl, checkpoints)\n"
+        f"Plots and JSON   {run / 'verification'}\n"
+        f"ONNX model       {next(iter(sorted(run.glob('*.onnx'))), run)}\n"
+        "Next, on your own photographs (one folder per person, faces aligned to 112x112):\n"
+        "  .venv/bin/python -m tools.records pack PHOTOS data/mine && "
+        ".venv/bin/python train.py configs/ms1m_svsoftmax rec=data/mine val_targets=()\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
