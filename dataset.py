@@ -74,7 +74,7 @@ class Batch:
 
 
 def batches_per_epoch(num_images: int, global_batch_size: int) -> int:
-    """Global batches in an epoch: an incomplete last one is dropped (other images each time), but one always remains."""
+    """Global batches in an epoch: an incomplete last one is dropped (other images each time), one always remains."""
     return max(1, num_images // global_batch_size)
 
 
@@ -217,8 +217,8 @@ def build_loader(
         raise ValueError(f"augmentation {augmentation!r} is unknown; allowed: {', '.join(AUGMENTATIONS)}")
     if batch_size < 1 or num_workers < 0 or not 0 <= rank < world_size or not 0 <= first_batch <= last_batch:
         raise ValueError(
-            f"build_loader: batch_size {batch_size} (at least 1), num_workers {num_workers} (at least 0), rank {rank} of "
-            f"{world_size}, batches {first_batch} .. {last_batch}: one is out of range"
+            f"build_loader: batch_size {batch_size} (at least 1), num_workers {num_workers} (at least 0), rank {rank} "
+            f"of {world_size}, batches {first_batch} .. {last_batch}: one is out of range"
         )
     if len(source) < world_size:
         path = source.describe()["path"]

@@ -72,7 +72,7 @@ class RecordSource:
         return self.reader.class_counts()
 
     def describe(self) -> dict[str, object]:
-        """Kind, path, images, classes, layout and the SHA-256 of the .idx (it pins the order and every record's size)."""
+        """Kind, path, images, classes, layout and the SHA-256 of the .idx, which pins every record's place."""
         index = self.reader.index_path
         return {
             "kind": "records",

@@ -1,4 +1,4 @@
-"""Keyed hashing and keyed permutations of integers, vectorised and without state. Nothing here knows what is permuted."""
+"""Keyed hashes and permutations of integers, vectorised, without state. What is permuted is not known here."""
 
 from __future__ import annotations
 

@@ -150,6 +150,12 @@ class RecordReader:
             self._reopen()
         return join_parts(self._data, self.offset(key), str(self.path), key)[0]
 
+    def end(self, key: int) -> int:
+        """The byte behind the record and its padding; RecordError where the record is damaged."""
+        if self._data.nbytes != self._size:
+            self._reopen()
+        return join_parts(self._data, self.offset(key), str(self.path), key)[1]
+
     def read(self, key: int) -> bytes:
         """The record's bytes: header, labels and payload.
 
