@@ -33,18 +33,20 @@ class _Merged:
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def add(self, values: Mapping[str, Any], where: str) -> None:
-        """Lays one layer over the others. Options of another head go with that head, and a note says so."""
+        """Lays one layer over the others; another head takes its predecessor's options away."""
         native, notes, problems = translate(values, where)
-        self.notes += notes
+        self.notes.update(notes)
         self.problems += problems
         head_before = self.values.get("head", default_of("head"))
         if native.get("head", head_before) != head_before and self.values.get("head_options"):
             left = self.values.pop("head_options")
-            self.notes.append(f"{where}: head = {native['head']!r} replaces {head_before} and its options {left!r}.")
+            if where == COMMAND_LINE:
+                said = f"{where}: head = {native['head']!r} replaces {head_before} and its options {left!r}."
+                self.notes["head"] = said
         self.values.update(native)
         self.origins.update(dict.fromkeys(native, where))
 
@@ -83,7 +85,7 @@ def load_config(
     for where in [where for where, values in written.items() if is_arcface_torch(values)][-1:]:
         if "lr_power" not in merged.values:
             merged.add({"lr_power": 1.0}, where)
-            merged.notes.append(linear_decay_note(where))
+            merged.notes["lr_power"] = linear_decay_note(where)
     clean, problems = check_values(merged.values, merged.origins)
     merged.problems += problems
     origins = {name: merged.origins.get(name, _shown(path)) for name in key_types()}
@@ -95,7 +97,7 @@ def load_config(
         raise ConfigError(dict.fromkeys(merged.problems))
     if clean.get("output") is None:
         clean["output"] = str(Path("work_dirs") / path.stem)
-    return Config(**clean, name=path.stem, source=_shown(path), notes=tuple(merged.notes))
+    return Config(**clean, name=path.stem, source=_shown(path), notes=tuple(merged.notes.values()))
 
 
 def find_config(path_or_name: str | Path) -> Path:
@@ -134,7 +136,7 @@ def _add_overrides(merged: _Merged, overrides: Sequence[str]) -> None:
             group, _, option = name.partition(".")
             dotted.append((group, option, parse_literal(text, None)))
         else:
-            plain[name] = parse_literal(text, key_types().get(name))
+            plain[name] = parse_literal(text, key_types().get(name, bool))  # fp16=true is arcface_torch's
     merged.add(plain, COMMAND_LINE)
     for group, option, value in dotted:
         if group not in ("head_options", "regularizers"):

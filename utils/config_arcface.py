@@ -22,9 +22,10 @@ ANSWERS = {
     "notes": "has no effect, like using_wandb",
 }
 SCALE = 64.0  # train_v2.py passes it to every CombinedMarginLoss
+FEWEST = 1e-6  # stands for a sample_rate of 0, with which arcface_torch takes the batch's own classes and no others
 
 
-def translate(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str], list[str]]:
+def translate(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, str], list[str]]:
     """Turns one file's keys, or the command line's, into this project's.
 
     Args:
@@ -32,14 +33,14 @@ def translate(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], li
         where: what notes and problems call the origin.
 
     Returns:
-        The keys after translation, one note for each key that was translated or answered, and the problems.
+        The keys after translation, a note for each key that was translated or answered, and the problems.
     """
     native: dict[str, Any] = {}
-    notes: list[str] = []
+    notes: dict[str, str] = {}
     problems: list[str] = []
     for name, value in values.items():
         if name in ANSWERS:
-            notes.append(f"{where}: {name} {ANSWERS[name]}.")
+            notes[name] = f"{where}: {name} {ANSWERS[name]}."
         elif name in TRANSLATIONS:
             target, read = TRANSLATIONS[name]
             if target in values:
@@ -51,7 +52,7 @@ def translate(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], li
                 problems.append(f"{where}: {name} = {value!r}, {error}")
                 continue
             native.update(new)
-            notes.append(f"{where}: {name} = {value!r} is read as {_as_keys(new)}.{remark}")
+            notes[name] = f"{where}: {name} = {value!r} is read as {_as_keys(new)}.{remark}"
         else:
             native[name] = value
     if is_arcface_torch(values):
@@ -69,18 +70,22 @@ def linear_decay_note(where: str) -> str:
     return f"{where}: lr_power = 1.0, since arcface_torch lowers the learning rate along a straight line."
 
 
-def _adapt_training(native: dict[str, Any], notes: list[str], where: str) -> None:
+def _adapt_training(native: dict[str, Any], notes: dict[str, str], where: str) -> None:
     """Answers the values that arcface_torch accepts and treats otherwise than this project."""
     warmup = native.get("warmup_epoch")
     if isinstance(warmup, numbers.Real) and float(warmup) < 0:
         native["warmup_epoch"] = 0.0
-        notes.append(f"{where}: warmup_epoch = {warmup} is read as 0.0, no warm-up.")
+        notes["warmup_epoch"] = f"{where}: warmup_epoch = {warmup} is read as 0.0, no warm-up."
+    if native.get("sample_rate") == 0:
+        native["sample_rate"] = FEWEST
+        notes["sample_rate"] = f"{where}: sample_rate = 0 is read as {FEWEST}: as many classes as the batch has images."
     accumulation = native.get("gradient_acc", 1)
     if isinstance(accumulation, int) and accumulation > 1:
-        notes.append(f"{where}: gradient_acc = {accumulation} averages the gradients here; arcface_torch adds them up.")
+        said = f"{where}: gradient_acc = {accumulation} averages the gradients here; arcface_torch adds them up."
+        notes["gradient_acc"] = said
     momentum = native.get("momentum", 0.9)
     if momentum != 0.9:
-        notes.append(f"{where}: momentum = {momentum!r} is used here; arcface_torch trains with 0.9 whatever it says.")
+        notes["momentum"] = f"{where}: momentum = {momentum!r} counts here; arcface_torch trains with 0.9 regardless."
 
 
 def _read_margins(value: Any) -> tuple[dict[str, Any], str]:

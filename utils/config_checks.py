@@ -104,6 +104,12 @@ def _check_head(values: dict[str, Any], origins: Mapping[str, str], heads: Mappi
             problems.append(f"{where}: head {name!r} with {clean!r}: {error}")
         else:
             values["head_options"] = clean
+    on_cosines = getattr(head, "normalize_embeddings", True) and getattr(head, "normalize_prototypes", True)
+    if _get(values, "interclass_filter") is not None and not on_cosines:
+        problems.append(
+            f"{origins['interclass_filter']}: interclass_filter = {values['interclass_filter']:g} is a cosine, but "
+            f"head {name!r} works on inner products. Set it to None, or choose a head on cosines, as arcface."
+        )
     if _get(values, "margin_warmup_epochs") > 0 and not getattr(head, "supports_margin_warmup", False):
         able = sorted(other for other in heads if getattr(heads[other], "supports_margin_warmup", False))
         problems.append(

@@ -1,0 +1,120 @@
+"""Checks across keys, with head classes made up for the purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from utils.config import ConfigError, load_config, missing_data_message
+
+
+class Margin:
+    """A head on cosines that takes options of several types."""
+
+    supports_margin_warmup = True
+    normalize_embeddings = normalize_prototypes = True
+
+    def __init__(self, scale: float, margin: float = 0.5, cap: float | None = 15.0, easy: bool = False) -> None:
+        if margin < 0:
+            raise ValueError(f"margin must be at least 0, got {margin}")
+        self.options = (scale, margin, cap, easy)
+
+
+class Plain:
+    """A head on inner products without options."""
+
+    supports_margin_warmup = False
+    normalize_embeddings = normalize_prototypes = False
+
+
+HEADS: dict[str, type] = {"margin": Margin, "plain": Plain}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    """Loads a config of the given lines against HEADS and two backbones."""
+    path = tmp_path / "run.py"
+
+    def load(*lines: str) -> Any:
+        path.write_text("\n".join(("config = dict(rec='faces', head='plain')", *lines)), encoding="utf-8")
+        return load_config(path, heads=HEADS, backbones={"r50": 1, "r200": 2}, regularizers={"zero_centroid": 1})
+
+    return load
+
+
+def problems_of(load: Any, *lines: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(*lines)
+    return [problem.split("run.py: ", 1)[1] for problem in caught.value.problems]
+
+
+def test_right_options_take_the_arguments_types(load: Any) -> None:
+    config = load("config.update(head='margin', head_options=dict(scale=64, cap=None, easy=True))")
+    assert config.head_options == {"scale": 64.0, "cap": None, "easy": True}
+    assert type(config.head_options["scale"]) is float
+
+
+def test_wrong_options_list_the_right_ones(load: Any) -> None:
+    assert problems_of(load, "config.update(head='margin', head_options=dict(margn=0.5, easy=1))") == [
+        "head 'margin' has no option 'margn'. Did you mean 'margin'? It has: scale, margin=0.5, cap=15.0, easy=False.",
+        "head_options.easy = 1, but head 'margin' takes True or False.",
+        "head 'margin' also needs scale. It has: scale, margin=0.5, cap=15.0, easy=False.",
+    ]
+    assert problems_of(load, "config.update(head_options=dict(margin=1))") == [
+        "head 'plain' has no option 'margin'. It has: none."
+    ]
+
+
+def test_a_heads_own_ranges_are_reported(load: Any) -> None:
+    assert problems_of(load, "config.update(head='margin', head_options=dict(scale=1.0, margin=-1))") == [
+        "head 'margin' with {'scale': 1.0, 'margin': -1.0}: margin must be at least 0, got -1.0"
+    ]
+
+
+def test_unknown_names_list_the_known(load: Any) -> None:
+    assert problems_of(load, "config.update(head='margni', network='r2060', regularizers=dict(zero_centroids=1))") == [
+        "network 'r2060' is not among those here. Did you mean 'r200'? Have: r200, r50, torchvision:NAME.",
+        "regularizer 'zero_centroids' is not among those here. Did you mean 'zero_centroid'? Have: zero_centroid.",
+        "head 'margni' is not among those here. Did you mean 'margin'? Have: margin, plain.",
+    ]
+    assert load("config['network'] = 'torchvision:resnet18'").network == "torchvision:resnet18"
+
+
+def test_what_a_head_does_not_support(load: Any) -> None:
+    assert problems_of(load, "config.update(margin_warmup_epochs=1, interclass_filter=0.4)") == [
+        "interclass_filter = 0.4 is a cosine, but head 'plain' works on inner products. "
+        "Set it to None, or choose a head on cosines, as arcface.",
+        "margin_warmup_epochs = 1, but head 'plain' has no margin that can grow. "
+        "Set it to 0, or choose one of: margin.",
+    ]
+    load("config.update(head='margin', head_options=dict(scale=1), margin_warmup_epochs=1, interclass_filter=0.4)")
+
+
+def test_warm_ups_fit_into_the_run(load: Any) -> None:
+    assert problems_of(load, "config.update(num_epoch=2, warmup_epoch=2.5)") == [
+        "warmup_epoch = 2.5 exceeds num_epoch = 2. Lower it, or train longer."
+    ]
+
+
+def test_verification_sets_need_a_folder(load: Any) -> None:
+    assert problems_of(load, "config.update(rec='synthetic', val_targets=('lfw',))") == [
+        "val_targets are set, but rec = 'synthetic' is no folder to find them in. Set val_dir to theirs."
+    ]
+    assert load("config.update(rec='synthetic', val_targets=('lfw',), val_dir='data')").verification_dir == "data"
+
+
+def test_nothing_is_concluded_from_a_key_that_is_wrong_itself(load: Any) -> None:
+    problems = problems_of(load, "config.update(rec=3, head=7, num_epoch='x', warmup_epoch=30)")
+    assert [problem.split(" = ")[0] for problem in problems] == ["rec", "head", "num_epoch"]
+
+
+def test_missing_data_says_what_to_do(load: Any, tmp_path: Path) -> None:
+    config = load(f"config['rec'] = {str(tmp_path / 'absent')!r}")
+    message = missing_data_message(config)
+    assert message is not None
+    for part in (config.source, str(tmp_path / "absent"), "rec=/path/to/data", "python -m tools.records pack"):
+        assert part in message
+    assert missing_data_message(load(f"config['rec'] = {str(tmp_path)!r}")) is None
+    assert missing_data_message(load("config['rec'] = 'synthetic'")) is None
