@@ -49,6 +49,7 @@ class Config:
         notes: one line for each arcface_torch key that was translated or answered.
     """
 
+    # fmt: off
     rec: str = key("", "training data: folder with train.rec and train.idx, image folder, `mnist:DIR`, `cifar10:DIR`, "
                    "`cifar100:DIR`, `svhn:DIR` or `synthetic`; relative to the working directory", group="Data")
     num_classes: int | None = key(None, "identities; None: read from the data, else checked against it", "[2, inf)")
@@ -114,6 +115,7 @@ class Config:
     keep_checkpoints: int = key(2, "newest checkpoints kept", "[1, inf)")
     frequent: int = key(10, "between log lines", "[1, inf)", unit="steps")
 
+    # fmt: on
     name: str = ""
     source: str = ""
     notes: tuple[str, ...] = ()
