@@ -88,7 +88,7 @@ def _image_bytes(path: Path, index: int, item: Any) -> bytes | memoryview:
         return memoryview(item)
     if isinstance(item, PickledArray) and item.value.dtype.itemsize == 1 and item.value.size in item.value.shape:
         # (n,), or (n, 1) as in sets made with old OpenCV; either way the bytes lie in a row
-        return memoryview(item.value.reshape(-1).view(np.uint8))
+        return item.value.reshape(-1).view(np.uint8).data
     raise PairError(f"{path}: image {index} is not a byte string or a flat uint8 array but {_describe(item)}")
 
 
