@@ -63,7 +63,8 @@ def sample_classes(
     if not has_correction:
         return ClassSample(rows, column, None)
     positives = is_positive.sum()
-    ratio = (size - positives) / (count - positives).clamp_min(1)
+    # A 0-dim number: float64 costs nothing, and float32 would be what a float64 run differs from its formula by.
+    ratio = (size - positives).double() / (count - positives).clamp_min(1)
     return ClassSample(rows, column, torch.where(is_positive[rows], 0, ratio.log()))
 
 

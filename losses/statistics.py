@@ -211,6 +211,7 @@ def class_statistics(
         with torch.no_grad():
             head.update(pre)
     context = tuple(value.expand_as(target) for value in head.context(pre))
+    column_logit = None if column_logit is None else column_logit.to(local.dtype)
     walk = ChunkWalk(head, batch.column, norm.detach(), options, column_logit, [c.requires_grad for c in context])
     hardest, log_sum, cosine = Walk.apply(operand, walked, walk, collectives, *context)
     is_cosine = head.normalize_embeddings and head.normalize_prototypes

@@ -18,7 +18,7 @@ class VirtualSoftmax(Head):
     the extra logit can be capped, as in the code of the SV-Softmax authors; None is the paper's formula.
 
     Args:
-        virtual_logit_cap: the extra logit is clamped to 1e-10 .. cap, with no gradient outside; > 0, or None.
+        virtual_logit_cap: the extra logit is clamped to 1e-10 .. cap, > 0, with no gradient outside; None: no clamp.
     """
 
     hardest_use = "value"
@@ -43,7 +43,7 @@ class VirtualSoftmax(Head):
         return softmax_loss(stats.target, stats.log_sum, extra)
 
     def _cap(self, logit: Tensor) -> Tensor:
-        return logit.clamp(_SMALLEST_LOGIT, self.virtual_logit_cap)
+        return logit if self.virtual_logit_cap is None else logit.clamp(_SMALLEST_LOGIT, self.virtual_logit_cap)
 
 
 class SVSoftmax(VirtualSoftmax):
