@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 METRICS = "metrics.jsonl"
 LOG = "training.log"
@@ -163,6 +166,14 @@ class Pace:
         reading = Reading(self._images / seconds, min(1.0, self._waited / seconds), steps_left * per_step)
         self._start, self._images, self._steps, self._waited, self._paused = now, 0, 0, 0.0, 0.0
         return reading
+
+
+def memory_bytes() -> int:
+    """Peak memory so far: of this rank's GPU where it uses one, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def format_seconds(seconds: float) -> str:

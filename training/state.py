@@ -1,0 +1,211 @@
+"""A run as tensors and numbers that a checkpoint can hold, and back. How files are written is utils/checkpoint.py's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones import load_weights
+from eval.embedder import find_weights
+from training.build import Run
+from utils.checkpoint import (
+    CheckpointError,
+    empty_tensors,
+    latest_checkpoint,
+    load_checkpoint,
+    read_manifest,
+    save_atomically,
+    save_checkpoint,
+)
+from utils.distributed import average_buffers
+from utils.schedule import Plan
+
+# Keys that may change between an interrupted run and its continuation without a word.
+_FREE_KEYS = frozenset(
+    {
+        "resume",
+        "output",
+        "frequent",
+        "num_workers",
+        "threads",
+        "source",
+        "notes",
+        "checkpoint_interval",
+        "keep_checkpoints",
+    }
+)
+
+
+def save_run(run: Run, steps_done: int) -> None:
+    """Writes a checkpoint and model.pt; collective. First averages the replicas' running statistics."""
+    average_buffers(run.backbone)
+    plan = run.plan
+    progress = {
+        "steps_done": steps_done,
+        "epoch": plan.epoch(steps_done),
+        "best_score": run.best_score,
+        "scaler": run.scaler.state_dict(),
+        "plan": {
+            "batches_per_epoch": plan.batches_per_epoch,
+            "num_epoch": plan.num_epoch,
+            "global_batch_size": plan.global_batch_size,
+            "gradient_acc": plan.gradient_acc,
+        },
+        "config": run.config.to_dict(),
+    }
+    folder = Path(run.config.output or "")
+    save_checkpoint(folder / "checkpoints", steps_done, _tensors(run), progress, keep=run.config.keep_checkpoints)
+    save_model(run, "model.pt")
+
+
+def save_model(run: Run, name: str) -> None:
+    """Writes the backbone's state dict as `name` into the run's folder, on the main rank."""
+    if run.ranks.is_main:
+        state = {key: tensor.detach().cpu().contiguous() for key, tensor in run.backbone.state_dict().items()}
+        save_atomically(state, Path(run.config.output or "") / name)
+
+
+def resume_run(run: Run) -> tuple[int, list[str]]:
+    """Loads the newest checkpoint of the run's folder, if there is one; collective.
+
+    It may have been written by another number of ranks. With the same global batch size the run goes on with the very
+    next batch; with another one it goes on at the same place of the epoch, and steps are counted anew.
+
+    Returns:
+        The step to begin with, and lines for the log.
+
+    Raises:
+        CheckpointError: it is damaged, or of another network, head or optimizer.
+    """
+    path = latest_checkpoint(Path(run.config.output or "") / "checkpoints")
+    if path is None:
+        return 0, [f"resume: no checkpoint in {run.config.output}, starting from the beginning"]
+    written = read_manifest(path)
+    old = written["progress"]["config"]
+    if old["optimizer"] != run.config.optimizer:
+        raise CheckpointError(
+            f"{path}: written with optimizer {old['optimizer']!r}, this run has {run.config.optimizer!r}: resume with "
+            f"optimizer={old['optimizer']}, or start a new run in another output with init_from={run.config.output}"
+        )
+    tensors = _tensors(run)
+    states = {name: tensor for name, tensor in empty_tensors(path, "").items() if name.startswith(_OPTIMIZERS)}
+    progress = load_checkpoint(path, {**tensors, **states})
+    _take_over(run, tensors, states)
+    run.best_score = progress["best_score"]
+    run.scaler.load_state_dict(progress["scaler"])
+    steps_done = int(progress["steps_done"])
+    first_step = run.plan.translate(steps_done, Plan(**progress["plan"]))
+    lines = [f"resumed from {path}: {steps_done} steps done"]
+    if first_step != steps_done:
+        before = progress["plan"]["global_batch_size"] * progress["plan"]["gradient_acc"]
+        now = run.plan.global_batch_size * run.plan.gradient_acc
+        lines.append(f"resume: a step takes {now} images, before {before}: step {steps_done} is step {first_step} now")
+    new = run.config.to_dict()
+    changed = [
+        f"{key} {old.get(key)!r} -> {new[key]!r}" for key in new if key not in _FREE_KEYS and new[key] != old.get(key)
+    ]
+    if changed:
+        lines.append("resume: changed since then: " + ", ".join(changed))
+    return first_step, lines
+
+
+def load_initial_weights(run: Run) -> list[str]:
+    """Starts the backbone from `config.init_from`; tensors that fit by name and shape are taken.
+
+    Returns:
+        Lines for the log: what was taken and what was not.
+
+    Raises:
+        CheckpointError: nothing fits.
+    """
+    if run.config.init_from is None:
+        return []
+    path = find_weights(run.config.init_from, checkpoint="last")
+    given, own = load_weights(path), run.backbone.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
+    shapes = [
+        f"{name} {tuple(tensor.shape)}, here {tuple(own[name].shape)}"
+        for name, tensor in given.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    if not any(isinstance(tensor, Tensor) and tensor.dim() > 1 for tensor in fitting.values()):
+        raise CheckpointError(
+            f"init_from: {path} has no weights of network {run.config.network!r}: its first names are "
+            f"{', '.join(list(given)[:3])}, those here {', '.join(list(own)[:3])}. Choose the network it was saved from"
+        )
+    run.backbone.load_state_dict(fitting, strict=False)
+    lines = [f"init_from: {len(fitting)} of {len(own)} tensors taken from {path}"]
+    missing = [name for name in own if name not in given]
+    unused = [name for name in given if name not in own]
+    for label, names in (("left as initialised", missing), ("not used", unused), ("of another shape", shapes)):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            lines.append(f"init_from: {label}: {', '.join(names[:5])}{more}")
+    return lines
+
+
+_OPTIMIZERS = ("optimizer/", "fc_optimizer_head/")
+
+
+def _tensors(run: Run) -> dict[str, Tensor]:
+    """Everything but numbers: replicated tensors and, for the classes, DTensors; loading fills them in place."""
+    rows = run.fc_optimizer.sharded_state_dict()
+    head = rows.pop("head", None)
+    tensors = {f"backbone/{name}": tensor.detach() for name, tensor in run.backbone.state_dict().items()}
+    tensors |= {f"fc/{name}": tensor for name, tensor in run.fc.sharded_state_dict().items()}
+    tensors |= {f"fc_optimizer/{name}": tensor for name, tensor in rows.items()}
+    tensors |= _flatten("optimizer/", run.optimizer.state_dict())
+    if head is not None:
+        tensors |= _flatten("fc_optimizer_head/", head)
+    return tensors
+
+
+def _take_over(run: Run, tensors: Mapping[str, Tensor], states: Mapping[str, Tensor]) -> None:
+    """Hands loaded tensors back to those who gave them out (or, for optimizer states, have none yet)."""
+    run.backbone.load_state_dict(_part(tensors, "backbone/"))
+    run.fc.load_sharded_state_dict(_part(tensors, "fc/"))
+    _load_optimizer(run.optimizer, _part(states, "optimizer/"))
+    rows: dict[str, Any] = dict(_part(tensors, "fc_optimizer/"))
+    groups = run.fc_optimizer.sharded_state_dict().get("head")
+    if groups is not None:
+        rows["head"] = {**groups, "state": _unflatten(_part(states, "fc_optimizer_head/"))}
+    run.fc_optimizer.load_sharded_state_dict(rows)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, states: Mapping[str, Tensor]) -> None:
+    """Loads per-parameter tensors, laid out in memory as their parameters: updates are fastest where both agree."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for index, values in _unflatten(states).items():
+        like = parameters[index]
+        state[index] = {
+            name: torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
+            for name, value in values.items()
+        }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _flatten(prefix: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A torch optimizer's per-parameter tensors as `prefix + index/name`; rates and the like come from the config."""
+    return {
+        f"{prefix}{index}/{name}": value
+        for index, state in state_dict["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _unflatten(states: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    unflattened: dict[int, dict[str, Tensor]] = {}
+    for key, value in states.items():
+        index, _, name = key.partition("/")
+        unflattened.setdefault(int(index), {})[name] = value
+    return unflattened
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,196 @@
+"""One optimizer step: forward, backward, the check that every rank agrees on, update. No loop, no files, no logging."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from dataset import Batch
+from losses.sampling import mixed_seed
+from training.build import Run, autocast
+from utils.distributed import agree_sum, gather_objects
+from utils.images import to_model_input
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient that is not a finite number; raised on all ranks before anything was updated."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step gives to the log.
+
+    Attributes:
+        loss: mean over all images of the step, of all ranks and micro-batches.
+        grad_norm: of the backbone's gradient (with `clip_scope="all"` of all gradients) before clipping; not finite
+            where the step was skipped.
+        loss_scale: with which this step ran.
+        lr: the backbone's rate.
+        images: of all ranks.
+        was_skipped: an fp16 overflow: the scale was halved instead of an update.
+        stop_requested: some rank was asked to stop.
+    """
+
+    loss: float
+    grad_norm: float
+    loss_scale: float
+    lr: float
+    images: int
+    was_skipped: bool
+    stop_requested: bool
+
+
+def train_step(run: Run, batches: Sequence[Batch], step: int, *, stop_requested: bool = False) -> StepResult:
+    """Takes optimizer step `step` on this rank's part of `gradient_acc` global batches; collective.
+
+    Equal to one step on a global batch as large as all of them together, for a backbone whose output for an image does
+    not depend on the others. All that is random (dropout) is drawn from (seed, step, rank): the step is a pure
+    function of the run's state, so nothing random needs to be saved.
+
+    Raises:
+        NonFiniteError: on all ranks, naming the step and the first tensor that went wrong.
+    """
+    lr = run.set_schedule(step)
+    torch.manual_seed(mixed_seed(run.config.seed, step, run.ranks.rank))
+    loss_scale = run.scaler.scale
+    loss, embeddings = _accumulate(run, batches, step)
+    is_finite, stop, loss_value, grad_norm = _check(run, loss, stop_requested)
+    images = sum(sum(batch.batch_sizes) for batch in batches)
+    result = StepResult(loss_value, grad_norm, loss_scale, lr, images, not is_finite, stop)
+    run.scaler.update(has_overflow=not is_finite)
+    if not is_finite and (not run.scaler.is_active or not math.isfinite(loss_value) or run.scaler.is_exhausted):
+        raise NonFiniteError(_explain(run, batches, embeddings, loss_value, step))
+    if is_finite:
+        _update(run, grad_norm, loss_scale)
+    run.optimizer.zero_grad(set_to_none=True)
+    run.fc_optimizer.zero_grad()
+    return result
+
+
+def target_cosine(run: Run) -> float:
+    """Mean cosine between the last batch's embeddings and their prototypes: how far training is, whatever the head.
+
+    Waits for the device; call it only where a line is logged.
+    """
+    stats, head = run.fc.last_statistics, run.fc.head
+    if stats is None:
+        return math.nan
+    cosine = stats.target
+    if not head.normalize_embeddings:
+        cosine = cosine / stats.embedding_norm.clamp_min(1e-12)
+    if not head.normalize_prototypes:
+        cosine = cosine / stats.prototype_norm.clamp_min(1e-12)
+    return float((cosine * stats.weight).sum())
+
+
+def _accumulate(run: Run, batches: Sequence[Batch], step: int) -> tuple[Tensor, list[Tensor]]:
+    """Forward and backward of all micro-batches; gradients are left in place, multiplied by the loss scale."""
+    device, config = run.ranks.device, run.config
+    total = sum(sum(batch.batch_sizes) for batch in batches)
+    loss = torch.zeros((), device=device)
+    kept = []
+    replica = run.model if isinstance(run.model, DistributedDataParallel) else None
+    for micro_step, batch in enumerate(batches):
+        share = sum(batch.batch_sizes) / total
+        is_last = micro_step == len(batches) - 1
+        # Replicas add their gradients up once a step: with the last micro-batch.
+        with nullcontext() if replica is None or is_last else replica.no_sync():
+            images = batch.images.to(device, non_blocking=True)
+            labels = batch.labels.to(device, non_blocking=True)
+            with autocast(run):
+                pixels = to_model_input(images, run.source.image_format, channels_last=config.channels_last)
+                embeddings = run.model(pixels)
+                mean = run.fc(embeddings, labels, step=step, micro_step=micro_step, batch_sizes=batch.batch_sizes)
+            (mean * (share * run.scaler.scale)).backward()
+        loss += mean.detach() * share
+        kept.append(embeddings.detach())
+    return loss, kept
+
+
+def _check(run: Run, loss: Tensor, stop_requested: bool) -> tuple[bool, bool, float, float]:
+    """Whether loss and gradients are finite on all ranks, who wants to stop, the loss, and the gradient's norm.
+
+    One collective and one wait for the device: whatever the host needs to know of a step travels in five numbers.
+    """
+    backbone = _squares([parameter.grad for parameter in run.backbone.parameters()], loss)
+    head = _squares([parameter.grad for parameter in run.fc.head.parameters()], loss)
+    prototypes = run.fc.squared_grad_norm().to(loss.dtype)
+    squares = torch.stack([backbone, head, prototypes])
+    is_bad = ~(torch.isfinite(squares).all() & torch.isfinite(loss))
+    # Replicated sums are divided so that the total over ranks is one of them; bad numbers must not spread to the flags.
+    shares = squares.nan_to_num(0.0, 0.0, 0.0) / squares.new_tensor([run.ranks.world_size, run.ranks.world_size, 1.0])
+    flags = torch.stack([is_bad.to(loss.dtype), torch.full_like(loss, float(stop_requested))])
+    packed = agree_sum(torch.cat([flags, shares]))
+    bad, stop, backbone_square, head_square, prototype_square, loss_value = torch.cat([packed, loss.view(1)]).tolist()
+    if bad:
+        return False, stop > 0, loss_value, math.nan
+    total = backbone_square
+    if run.config.clip_scope == "all":
+        total += head_square + prototype_square
+    return True, stop > 0, loss_value, math.sqrt(total) / run.scaler.scale
+
+
+def _squares(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """Sum of squares of gradients, 0-dim; not finite as soon as one of them is."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    if not present:
+        return torch.zeros_like(like)
+    return torch.stack(torch._foreach_norm(present)).square().sum().to(like.dtype)
+
+
+def _update(run: Run, grad_norm: float, loss_scale: float) -> None:
+    """Unscales, clips and applies the gradients."""
+    config = run.config
+    clip = min(1.0, config.clip_norm / (grad_norm + 1e-6)) if config.clip_norm > 0 else 1.0
+    factor = clip / loss_scale
+    fc_factor = factor if config.clip_scope == "all" else 1.0 / loss_scale
+    if factor != 1.0:
+        torch._foreach_mul_([p.grad for p in run.backbone.parameters() if p.grad is not None], factor)
+    if fc_factor != 1.0:
+        run.fc.scale_grads_(fc_factor)
+    run.optimizer.step()
+    run.fc_optimizer.step()
+
+
+def _explain(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tensor], loss: float, step: int) -> str:
+    """The text of a NonFiniteError, the same on all ranks; it may take its time."""
+    found = gather_objects(_first_offender(run, batches, embeddings))
+    where = next((f"{what} on rank {rank}" for rank, what in enumerate(found) if what), "the loss")
+    what = "gradient" if math.isfinite(loss) else "loss"
+    return (
+        f"step {step} (epoch {run.plan.epoch(step)}): the {what} is not finite; first seen in {where}. Training "
+        "stopped before the update: the files of this run are those of earlier steps. What to try: a lower lr, a "
+        "longer warmup_epoch, a smaller clip_norm" + (", precision=bf16" if run.config.precision == "fp16" else "")
+    )
+
+
+def _first_offender(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tensor]) -> str | None:
+    """The first tensor of this rank that is wrong, in the order in which a step computes them."""
+    for name, tensor in run.backbone.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return f"the weights themselves, {name}"
+    for batch in batches:
+        if bool(((batch.labels < 0) | (batch.labels >= run.fc.num_classes)).any()):
+            return (
+                f"the labels ({int(batch.labels.min())} .. {int(batch.labels.max())} of {run.fc.num_classes} classes)"
+            )
+    for tensor in embeddings:
+        rows = int((~torch.isfinite(tensor).all(dim=1)).sum())
+        if rows:
+            return f"the embeddings ({rows} of {len(tensor)} rows)"
+    if not bool(torch.isfinite(run.fc.squared_grad_norm())):
+        return "the gradient of the prototypes"
+    for name, parameter in run.fc.head.named_parameters():
+        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+            return f"the gradient of the head's {name}"
+    # Backwards: the last layer's gradient is computed first.
+    for name, parameter in reversed(list(run.backbone.named_parameters())):
+        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+            return f"the gradient of {name}"
+    return None
