@@ -57,8 +57,9 @@ class Collectives:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gathers one padded batch per rank in a single collective.
 
-        gloo gathers blocks of one size only, so shorter batches are padded with ordinary values (1/sqrt(D), label
-        0) of weight 0: padding with zeros would make NaN through 0 * inf.
+        gloo gathers blocks of one size only, so shorter batches are padded with ordinary values of weight 0: zeros
+        would make NaN through 0 * inf. The embedding is 1/sqrt(D) everywhere, the label that of the batch's first
+        sample, so that padding brings no class into a sampled step.
 
         Args:
             embeddings: (B, D), float32 or float64.
@@ -86,4 +87,8 @@ class Collectives:
         label_bits = labels.to(torch.int64).unsqueeze(1).view(embeddings.dtype)
         packed = self.gather(torch.cat([embeddings, label_bits], dim=1))
         width = embeddings.shape[1]
-        return packed[:, :width].contiguous(), packed[:, width:].contiguous().view(torch.int64).squeeze(1), weight
+        labels = packed[:, width:].contiguous().view(torch.int64).squeeze(1)
+        if min(sizes) < longest:
+            first = next(rank for rank, size in enumerate(sizes) if size) * longest
+            labels = torch.where(weight > 0, labels, labels[first])
+        return packed[:, :width].contiguous(), labels, weight

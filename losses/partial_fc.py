@@ -211,6 +211,8 @@ class PartialFC(nn.Module):
             raise ValueError(f"embeddings must be (B, {self.embedding_size}), got {tuple(embeddings.shape)}")
         if labels.shape != embeddings.shape[:1]:
             raise ValueError(f"labels must be ({embeddings.shape[0]},) like the embeddings, got {tuple(labels.shape)}")
+        if not (embeddings.shape[0] if batch_sizes is None else sum(batch_sizes)):
+            raise ValueError("the global batch is empty: no rank has a sample")
         if batch_sizes is None:
             return
         rank, world_size = self.collectives.rank, self.collectives.world_size
