@@ -11,10 +11,13 @@ config.val_targets = ("synthetic",)
 config.verbose = 0  # at the end of each epoch
 
 config.network = "tiny"
+config.embedding_size = 256
+config.precision = "bf16"
 config.head = "svsoftmax"
 config.head_options = {"margin": 0.6, "virtual_logit_cap": 15.0}
 
 config.batch_size = 64
 config.lr = 0.1
+config.warmup_epoch = 0.5
 config.num_epoch = 6
 config.checkpoint_interval = 100
