@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones import BACKBONES, WeightsError
+from eval.report import write_report
 from eval.verification import verification_record, verify
 from losses import HEADS, REGULARIZERS
 from training.build import Run, build_run, build_stream
@@ -157,10 +158,13 @@ def log_step(run: Run, log: RunLog, done: int, result: StepResult, loss: float, 
 
 
 def finish(run: Run, log: RunLog) -> None:
-    """Tells where the results are."""
+    """Writes the report and tells where the results are."""
     folder = Path(run.config.output or "")
+    log.sync()
+    if run.ranks.is_main:
+        write_report(folder)
     best = "" if run.best_score is None else f", best.pt (mean accuracy {run.best_score:.2%})"
-    log.info(f"done: {folder} holds model.pt{best}, checkpoints, metrics.jsonl and TensorBoard's events")
+    log.info(f"done: {folder} holds model.pt{best}, report.html, checkpoints, metrics.jsonl and TensorBoard's events")
 
 
 def summary(config: Config, inputs: Inputs) -> str:

@@ -180,7 +180,7 @@ def _replicate(run: Run) -> nn.Module:
     meets a lack of memory before the data is touched.
     """
     devices = [run.ranks.local_rank] if run.ranks.device.type == "cuda" else None
-    model = DistributedDataParallel(run.backbone, device_ids=devices, broadcast_buffers=False)
+    model = DistributedDataParallel(run.backbone, device_ids=devices, forward_sync_buffers=False)
     buffers = {name: buffer.clone() for name, buffer in run.backbone.named_buffers()}
     blank = torch.zeros(run.config.batch_size, *run.source.image_format.shape, dtype=torch.uint8)
     with autocast(run):
