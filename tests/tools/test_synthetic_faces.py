@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from eval.pairs import load_pairs
+from eval.verification import evaluate_pairs
 from tools import synthetic_faces
 from tools.face_rendering import photo, render_face
 from tools.face_rendering.people import identity_of, shot_of
@@ -131,6 +132,18 @@ def test_the_verification_set_is_balanced_and_of_other_people(data_set: Path) ->
     person, image = first[0]
     shown = decode_image(draw_person((5, FIRST_EVAL_IDENTITY + int(person), int(image) + 1))[int(image)])
     assert np.array_equal(pairs.images[0], shown)
+
+
+def test_pixels_alone_do_not_tell_people_apart(tmp_path: Path) -> None:
+    """Else training on the set would prove nothing: light, pose and background must outweigh a likeness of pixels."""
+    population = Population(identities=1, images_per_identity=1, eval_identities=60, pairs=400)
+    render_dataset(tmp_path, population)
+    pairs = load_pairs("synthetic", tmp_path)
+    small = [cv2.resize(pairs.images[i], (16, 16), interpolation=cv2.INTER_AREA) for i in range(len(pairs.images))]
+    pixels = np.stack(small).reshape(len(small), -1).astype(np.float64)
+    centred = pixels - pixels.mean(axis=1, keepdims=True)
+    accuracy = evaluate_pairs(centred, pairs.is_same, protocol="exact").accuracy
+    assert 0.5 < accuracy < 0.75
 
 
 @pytest.mark.parametrize("population", [SMALL, Population(), Population(eval_identities=29, pairs=20)])
