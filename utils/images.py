@@ -93,7 +93,7 @@ def _require_whole_jpeg(data: bytes | memoryview) -> None:
     if data[:2] != _JPEG_START or data[-2:] == _JPEG_END:
         return
     whole = bytes(data)  # rare: some cameras write bytes behind the end marker
-    if whole.rfind(_JPEG_END) < whole.rfind(_JPEG_SCAN):
+    if whole.rfind(_JPEG_END) <= whole.rfind(_JPEG_SCAN):
         raise ImageError(f"the JPEG ends early, after {len(data)} bytes: its end marker (ff d9) is missing")
 
 

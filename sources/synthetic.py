@@ -1,0 +1,66 @@
+"""Random pixels as training data, for measuring speed without a disk. Nothing can be learned from it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sources.base import SourceError
+from utils.images import FACE, ImageFormat
+from utils.permutation import keyed_hash
+
+_CLASSES, _IMAGES = 10_000, 100_000
+_KEY = np.uint64(0x5EED)
+
+
+class SyntheticSource:
+    """112x112 noise; image i has label i % num_classes and the same pixels every time.
+
+    Attributes:
+        image_format: see Source.
+        num_classes: see Source.
+    """
+
+    def __init__(
+        self, num_classes: int = _CLASSES, num_images: int = _IMAGES, image_format: ImageFormat = FACE
+    ) -> None:
+        """Both numbers at least 1.
+
+        Raises:
+            SourceError: otherwise.
+        """
+        if num_classes < 1 or num_images < 1:
+            raise SourceError(f"synthetic data: {num_classes} classes and {num_images} images; both must be at least 1")
+        self.num_classes, self.image_format, self._num_images = num_classes, image_format, num_images
+
+    def __len__(self) -> int:
+        return self._num_images
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Noise that depends on the index alone, and the label."""
+        height, width, channels = self.image_format.shape
+        size = height * width * channels
+        words = keyed_hash(np.arange(-(-size // 8), dtype=np.uint64) + np.uint64(index << 24), _KEY)
+        return words.view(np.uint8)[:size].reshape(height, width, channels), index % self.num_classes
+
+    def class_counts(self) -> np.ndarray:
+        """Images per class, (num_classes,) int64."""
+        whole, rest = divmod(self._num_images, self.num_classes)
+        return whole + (np.arange(self.num_classes) < rest).astype(np.int64)
+
+    def describe(self) -> dict[str, object]:
+        """Kind, path (there is none), images, classes."""
+        return {"kind": "synthetic", "path": "synthetic", "images": len(self), "classes": self.num_classes}
+
+
+def open_synthetic(rest: str) -> SyntheticSource:
+    """Opens "" (10,000 classes, 100,000 images) or "CLASSES:IMAGES".
+
+    Raises:
+        SourceError: anything else.
+    """
+    if not rest:
+        return SyntheticSource()
+    parts = rest.split(":")
+    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+        raise SourceError(f"synthetic:{rest}: give synthetic or synthetic:CLASSES:IMAGES, like synthetic:1000:50000")
+    return SyntheticSource(int(parts[0]), int(parts[1]))
