@@ -10,11 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
-from backbones import build_backbone
-from eval.pairs import load_pairs
-from eval.verification import verify
 from utils.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,22 +22,19 @@ def main() -> int:
     config = load_config("configs/quickstart")
     target = config.val_targets[0]
     try:
-        _call("1/5 render a small set of faces", "-m", "tools.synthetic_faces", config.rec)
-        print("\n== 2/5 verify an untrained network ==", flush=True)
-        before = _untrained_accuracy(config, target)
-        print(f"accuracy on identities that are not in training: {before:.2%}", flush=True)
+        _call("1/4 render a small set of faces", "-m", "tools.synthetic_faces", config.rec)
         _call(
-            "3/5 train with SV-Softmax on two processes (interrupt and run again: it continues)",
+            "2/4 train with SV-Softmax on two processes (interrupt and run again: it continues)",
             *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
             *("train.py", "configs/quickstart", "resume=True"),
         )
         verification = ("-m", "eval.verification", "--model", config.output or "", "--data", config.rec)
-        _call("4/5 verify the trained network", *verification, "--targets", target)
-        _call("5/5 export to ONNX and compare with PyTorch", "-m", "tools.export_onnx", config.output or "")
+        _call("3/4 verify the trained network", *verification, "--targets", target)
+        _call("4/4 export to ONNX and compare with PyTorch", "-m", "tools.export_onnx", config.output or "")
     except subprocess.CalledProcessError as error:
         print(f"\nquickstart stopped: `{shlex.join(error.cmd)}` ended with status {error.returncode}", file=sys.stderr)
         return int(error.returncode) or 1
-    _summary(config, target, before, time.monotonic() - started)
+    _summary(config, target, time.monotonic() - started)
     return 0
 
 
@@ -53,14 +45,18 @@ def _call(title: str, *arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True, env=environment)
 
 
-def _untrained_accuracy(config: Config, target: str) -> float:
-    torch.manual_seed(config.seed)
-    backbone = build_backbone(config.network, embedding_size=config.embedding_size)
-    return verify(backbone, load_pairs(target, Path(config.verification_dir)), protocols=("insightface",))[0].accuracy
+def _untrained_accuracy(run: Path, target: str) -> float:
+    """Accuracy of the first verification, which train.py does before its first step."""
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        if entry["kind"] == "verification" and entry["dataset"] == target and entry["protocol"] == "insightface":
+            return float(entry["accuracy"])
+    raise SystemExit(f"{run / 'metrics.jsonl'}: no verification of {target} before training; remove {run}, run again")
 
 
-def _summary(config: Config, target: str, before: float, seconds: float) -> None:
+def _summary(config: Config, target: str, seconds: float) -> None:
     run = Path(config.output or "")
+    before = _untrained_accuracy(run, target)
     results = json.loads((run / "verification" / "results.json").read_text())
     after = results["targets"][target]["protocols"]["insightface"]["accuracy"]
     print(
