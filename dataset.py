@@ -13,14 +13,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sources import Source, SourceError, open_source
+from utils.augmentation import AUGMENTATIONS, place_augmented
 from utils.errors import DataError
 from utils.permutation import derive_keys, keyed_hash, permutation_rounds, permute
 
-__all__ = ["AUGMENTATIONS", "Batch", "BatchStream", "EpochOrder", "batches_per_epoch", "build_loader", "open_source"]
+__all__ = [
+    "AUGMENTATIONS",
+    "Batch",
+    "BatchStream",
+    "EpochOrder",
+    "Source",
+    "SourceError",
+    "batches_per_epoch",
+    "build_loader",
+    "open_source",
+]
 
-AUGMENTATIONS = ("none", "flip", "pad_crop_flip")
 _ORDER, _AUGMENTATION = 1, 2  # separate key streams from one seed
-_PADDING = 4  # pixels around the image before a random crop of the original size (He et al., 2016, section 4.2)
 
 
 class EpochOrder:
@@ -121,32 +130,6 @@ class _GlobalBatches(Dataset[Batch | _Failure]):
                 raise SourceError(f"image {index} has shape {image.shape}, the source promises {image_format.shape}")
             place_augmented(image, images[row], draw, self._augmentation)
         return Batch(torch.from_numpy(images), torch.from_numpy(labels), self._batch_sizes)
-
-
-def place_augmented(image: np.ndarray, out: np.ndarray, draw: int, augmentation: str) -> None:
-    """Writes `image`, uint8 (H, W, C), augmented into `out` of the same shape.
-
-    Args:
-        draw: 64 random bits, different for each image and epoch; bit 0 flips, bits 8.. and 32.. shift the crop.
-        augmentation: "none", "flip" (mirror every second image), or "pad_crop_flip" (4 black pixels around, random
-            crop of the original size, then the mirror).
-    """
-    flip = augmentation != "none" and bool(draw & 1)
-    if augmentation == "pad_crop_flip":
-        span = 2 * _PADDING + 1
-        down, right = (draw >> 8 & 0xFFFFFF) % span - _PADDING, (draw >> 32) % span - _PADDING
-        moved = np.zeros_like(image)
-        height, width = image.shape[:2]
-        rows = slice(max(0, -down), min(height, height - down))
-        columns = slice(max(0, -right), min(width, width - right))
-        moved[rows, columns] = image[rows.start + down : rows.stop + down, columns.start + right : columns.stop + right]
-        image = moved
-    if not flip:
-        out[...] = image
-    elif image.shape[2] == 3:
-        cv2.flip(image, 1, dst=out)  # 20 times as fast as numpy's negative stride over 3-byte pixels
-    else:
-        out[...] = image[:, ::-1]
 
 
 class BatchStream:

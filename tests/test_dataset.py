@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataset import AUGMENTATIONS, Batch, EpochOrder, batches_per_epoch, build_loader, open_source, place_augmented
+from dataset import AUGMENTATIONS, Batch, EpochOrder, batches_per_epoch, build_loader, open_source
 from sources import Source, SourceError
 from sources.synthetic import SyntheticSource
 from tests.records import make_record_set
@@ -210,15 +210,3 @@ def test_no_augmentation_returns_the_images_themselves() -> None:
     (batch,) = stream(source, batch_size=30, last_batch=1, augmentation="none")
     for image, index in zip(batch.images.numpy(), batch.labels.tolist(), strict=True):
         assert np.array_equal(image, source.read(index)[0])
-
-
-def test_crops_are_shifts_with_black_borders_and_reach_all_81_places() -> None:
-    image = np.arange(1, 1 + 10 * 12, dtype=np.uint8).reshape(10, 12, 1)
-    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
-    crops = {padded[top : top + 10, left : left + 12].tobytes(): (top, left) for top in range(9) for left in range(9)}
-    seen = set()
-    for draw in np.random.default_rng(0).integers(0, 2**63, 1500).tolist():
-        out = np.empty_like(image)
-        place_augmented(image, out, draw, "pad_crop_flip")
-        seen.add(crops[(out[:, ::-1] if draw & 1 else out).tobytes()])
-    assert len(seen) == 81

@@ -14,7 +14,8 @@ def test_each_kind_of_folder_opens(tmp_path: Path) -> None:
     make_record_set(tmp_path / "records", [2, 3])
     make_image_folder(tmp_path / "folder", [2, 3])
     locations = [str(tmp_path / name) for name in ("records", "records/train.rec", "folder")] + ["synthetic:3:9"]
-    assert [open_source(location).describe()["kind"] for location in locations] == ["records", "records", "folder", "synthetic"]
+    kinds = [open_source(location).describe()["kind"] for location in locations]
+    assert kinds == ["records", "records", "folder", "synthetic"]
 
 
 def test_a_folder_of_records_wins_over_its_sub_folders(tmp_path: Path) -> None:
