@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from eval.embedder import CHECKPOINTS, EmbedderError, ModuleEmbedder, evaluating
 from eval.embedding import embed_pairs
 from eval.pair_metrics import PROTOCOLS, PairResult, VerificationError, evaluate_pairs
 from eval.pairs import PairError, PairSet, load_pairs
+from eval.report import write_report
 from utils.distributed import RankError, Ranks, start_ranks, stop_ranks
 
 __all__ = [
@@ -86,7 +88,9 @@ def verification_record(result: PairResult, pair_set: PairSet, *, flip: bool, se
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for anything the user can put right."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(given)
+    options.command = shlex.join(["python", "-m", "eval.verification", *given])
     try:
         ranks = start_ranks(options.device)
         try:
@@ -132,7 +136,7 @@ def _verify_targets(options: argparse.Namespace, ranks: Ranks) -> None:
     if out is None and Path(options.model).is_dir():
         out = Path(options.model) / "verification"
     report: dict[str, Any] = {
-        "model": str(options.model),
+        "command": options.command,
         "weights": str(weights),
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "flip": options.flip,
@@ -162,6 +166,8 @@ def _verify_targets(options: argparse.Namespace, ranks: Ranks) -> None:
                 _write(out, name, report, pair_set, results[0])
     if ranks.is_main and out is not None:
         print(f"written: {out / 'results.json'} and plots beside it")
+        if (out.parent / "metrics.jsonl").is_file() and out.name == "verification":
+            print(f"written: {write_report(out.parent)}")
 
 
 def _unique_names(pair_sets: Sequence[PairSet]) -> list[str]:

@@ -1,0 +1,122 @@
+"""A run folder -> report.html, one self-contained page; reads what the run wrote, computes no score of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from eval import report_sections as sections
+from eval.report_sections import Record
+
+REPORT = "report.html"
+STYLE = Path(__file__).with_name("report.css")
+
+
+class ReportError(ValueError):
+    """A folder that holds no run, or a damaged file in it; the text says which and what is missing."""
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Build report.html of a run from its config.json, run.json, metrics.jsonl and verification/.
+
+    The page needs no network and no other file: charts are inline SVG, plots are embedded. What is not there yet is
+    left out, so the page can be written at any time of a run; it replaces the old one in one step.
+
+    Args:
+        run_dir: the folder that training wrote.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ReportError: neither config.json nor metrics.jsonl is there, or one of the files is damaged.
+    """
+    folder = Path(run_dir)
+    if not (folder / "config.json").is_file() and not (folder / "metrics.jsonl").is_file():
+        there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "there is no such folder"
+        raise ReportError(f"{folder}: a run folder holds config.json and metrics.jsonl; here: {there or 'nothing'}")
+    config, origin = _read_json(folder / "config.json"), _read_json(folder / "run.json")
+    train, verification = read_metrics(folder / "metrics.jsonl")
+    saved = _read_json(folder / "verification" / "results.json")
+    name = str(config.get("name") or folder.resolve().name)
+    body = "".join(
+        [
+            sections.heading(name, config, train, verification),
+            sections.section("Verification during training", sections.verification_table(verification)),
+            sections.section("Curves", sections.curves(train, verification)),
+            sections.section(
+                "Verification of the saved model",
+                sections.saved_table(saved) + sections.plots(folder / "verification", saved),
+            ),
+            sections.section("Commands", sections.commands(folder, config, origin, saved)),
+            sections.section("Where it ran", sections.key_values(origin)),
+            sections.section("Config", sections.key_values(config)),
+        ]
+    )
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(name)}</title>\n<style>{STYLE.read_text(encoding='utf-8')}</style></head>\n"
+        f"<body>\n{body}</body></html>\n"
+    )
+    partial = folder / f"{REPORT}.{os.getpid()}.partial"
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(folder / REPORT)
+    finally:
+        partial.unlink(missing_ok=True)
+    return folder / REPORT
+
+
+def read_metrics(path: Path) -> tuple[list[Record], list[Record]]:
+    """The "train" and the "verification" lines of a metrics.jsonl, in order; a torn last line is left out.
+
+    Raises:
+        ReportError: another line that is not JSON.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    records: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):  # a crash or a run still going on cuts the last line short
+                break
+            raise ReportError(f"{path}: line {number} is not JSON: {line[:60]!r}") from error
+        if isinstance(record, dict):
+            records.append(record)
+    train, verification = ([r for r in records if r.get("kind") == kind] for kind in ("train", "verification"))
+    return train, verification
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m eval.report RUN_DIR ...`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m eval.report", description="Write report.html of finished runs.")
+    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    try:
+        for run_dir in parser.parse_args(arguments).run_dirs:
+            print(write_report(run_dir))
+    except ReportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{path}: not JSON: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""`python -m eval.verification` from the outside: table, JSON, plots, refused input, torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from backbones import build_backbone
+from eval import verification
+from eval.pairs import load_pairs, write_bin
+from tests.eval.faces import jpeg_pairs, memory_pairs
+from tests.ranks import REPO_ROOT
+from utils.images import encode_jpeg
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the run `run` (mbf, 32 numbers) and the sets small.bin (24 pairs) and other.bin."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "run").mkdir()
+    (folder / "run" / "config.json").write_text(json.dumps({"network": "mbf", "embedding_size": 32, "name": "a run"}))
+    (folder / "run" / "metrics.jsonl").write_text("")
+    torch.manual_seed(0)
+    torch.save(build_backbone("mbf", embedding_size=32).state_dict(), folder / "run" / "model.pt")
+    for name, count in (("small", 24), ("other", 3)):
+        write_bin(folder / f"{name}.bin", *jpeg_pairs(count))
+    return folder
+
+
+def command(place, *arguments):
+    return ["--model", str(place / "run"), "--data", str(place), "--device", "cpu", *arguments]
+
+
+def test_two_targets(place, tmp_path, capsys):
+    assert verification.main(command(place, "--targets", "small,other", "--out", str(tmp_path), "--no-flip")) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    small = results["targets"]["small"]
+    assert small["data_sha256"] == load_pairs("small", place).data_sha256
+    assert f"sha256 {small['data_sha256']}" in printed
+    exact = small["protocols"]["exact"]
+    assert f"accuracy (exact      ) {exact['accuracy']:8.2%} +- {exact['accuracy_std']:.2%}" in printed
+    assert "TAR at FAR 0.1     n/a (needs 100 different pairs)" in printed
+    assert "other: 2 same + 1 different pairs, 3 folds" in printed
+    assert results["flip"] is False
+    assert results["command"].startswith("python -m eval.verification --model")
+    assert len(results["weights_sha256"]) == 64
+    assert not torch.distributed.is_initialized()
+    for name in ("small", "other"):
+        for kind in ("roc", "scores"):
+            assert (tmp_path / f"{name}_{kind}.png").read_bytes()[:4] == b"\x89PNG"
+    assert sorted(p.name for p in tmp_path.iterdir())[-1] == "small_scores.png"
+
+
+def test_numbers_equal_those_that_training_would_log(place, tmp_path):
+    verification.main(command(place, "--targets", "small", "--out", str(tmp_path)))
+    printed = json.loads((tmp_path / "results.json").read_text())["targets"]["small"]["protocols"]
+    model = build_backbone("mbf", embedding_size=32)
+    model.load_state_dict(torch.load(place / "run" / "model.pt", weights_only=True))
+    for result in verification.verify(model, load_pairs("small", place)):
+        assert printed[result.protocol] == result.to_dict()
+
+
+def test_a_run_folder_gets_its_results_and_its_report(place):
+    assert verification.main(command(place, "--targets", "other")) == 0
+    assert (place / "run" / "verification" / "results.json").is_file()
+    page = (place / "run" / "report.html").read_text()
+    assert "Verification of the saved model" in page
+    assert "data:image/png;base64," in page
+
+
+def test_two_sets_of_one_name_do_not_replace_each_other(place, tmp_path):
+    (place / "again").mkdir(exist_ok=True)
+    write_bin(place / "again" / "other.bin", *jpeg_pairs(4))
+    verification.main(command(place, "--targets", "other,again/other.bin", "--out", str(tmp_path)))
+    targets = json.loads((tmp_path / "results.json").read_text())["targets"]
+    assert {name: target["num_pairs"] for name, target in targets.items()} == {"other": 3, "other-2": 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--targets", "small,lfw"], "error: lfw: neither lfw.bin nor lfw/pairs.txt is in"),
+        (["--targets", ","], "error: --targets ',' names no set"),
+        (["--targets", "small", "--network", "r18"], "not the weights of network 'r18'"),
+        (["--targets", "small", "--batch-size", "0"], "batch_size must be at least 1"),
+    ],
+)
+def test_refused_input_ends_with_one_line(place, capsys, arguments, message):
+    assert verification.main(command(place, *arguments)) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "small:" not in printed.out  # nothing is embedded before everything has been found
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_one_sided_set_has_accuracy_but_no_roc(place, tmp_path, capsys):
+    image = encode_jpeg(np.asarray(memory_pairs(1).images[0]))
+    write_bin(tmp_path / "twins.bin", [image] * 8, [True] * 4)
+    assert verification.main(command(place, "--targets", str(tmp_path / "twins.bin"), "--out", str(tmp_path))) == 0
+    printed = capsys.readouterr().out
+    assert "100.00% +- 0.00%" in printed
+    assert "AUC n/a   EER n/a" in printed
+    assert (tmp_path / "twins_roc.png").is_file()
+
+
+@pytest.mark.slow
+def test_under_torchrun_the_numbers_are_the_same(place, tmp_path):
+    verification.main(command(place, "--targets", "small", "--out", str(tmp_path / "one")))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = command(place, "--targets", "small", "--out", str(tmp_path / "two"))
+    subprocess.run(
+        [*launcher, "-m", "eval.verification", *arguments],
+        check=True,
+        cwd=REPO_ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=120,
+    )
+    one, two = (
+        json.loads((tmp_path / name / "results.json").read_text())["targets"]["small"]["protocols"]["exact"]
+        for name in ("one", "two")
+    )
+    assert one["fold_accuracies"] == two["fold_accuracies"]
+    assert one["auc"] == pytest.approx(two["auc"])
