@@ -7,22 +7,25 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from backbones.iresnet import DEPTHS, IResNet
 from backbones.mobilefacenet import MobileFaceNet
 from backbones.recompute import FACE_SIZE
+from backbones.small import digits, small, tiny
 from backbones.torchvision_nets import PREFIX, build_torchvision
 
-# name -> builder(*, embedding_size, dropout, gradient_checkpointing, in_channels, and options of its own)
+# name -> builder(*, embedding_size, dropout, gradient_checkpointing, in_channels, and options of its own).
+# A net for other images than faces of 112 x 112 has an attribute `image_size`, the edge in pixels.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(IResNet, name) for name in DEPTHS},
     "mbf": MobileFaceNet,
+    "small": small,
+    "tiny": tiny,
+    "digits": digits,
 }
-# Height and width of the images a net is made for, where it is not a face of 112 x 112.
-IMAGE_SIZES: dict[str, tuple[int, int]] = {"digits": (28, 28)}
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ def build_backbone(
     }
     builder = _builder(name, set(common), set(options))
     backbone = builder(**common, **options)
-    size = IMAGE_SIZES.get(name, (FACE_SIZE, FACE_SIZE))
-    backbone.info = BackboneInfo(name, embedding_size, in_channels, size)  # type: ignore[assignment]
+    edge = cast(int, getattr(backbone, "image_size", FACE_SIZE))
+    backbone.info = BackboneInfo(name, embedding_size, in_channels, (edge, edge))  # type: ignore[assignment]
     return backbone
 
 

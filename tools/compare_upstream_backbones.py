@@ -1,4 +1,4 @@
-"""Proof that our backbones are arcface_torch's: parameter list, outputs and gradients, against a local clone of its code.
+"""Proof that our backbones are arcface_torch's (parameter list, outputs, gradients) against a local clone of its code.
 
     python -m tools.compare_upstream_backbones --arcface-torch insightface/recognition/arcface_torch
 
