@@ -161,36 +161,44 @@ def _update(run: Run, grad_norm: float, loss_scale: float) -> None:
 def _explain(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tensor], loss: float, step: int) -> str:
     """The text of a NonFiniteError, the same on all ranks; it may take its time."""
     found = gather_objects(_first_offender(run, batches, embeddings))
-    where = next((f"{what} on rank {rank}" for rank, what in enumerate(found) if what), "the loss")
+    # What went wrong on one rank is everyone's in the next stage: the earliest stage is the cause.
+    seen = [(stage, rank, what) for rank, (stage, what) in enumerate(found)]
+    _, rank, first = min(seen)
     what = "gradient" if math.isfinite(loss) else "loss"
+    bf16 = ", precision=bf16" if run.config.precision == "fp16" else ""
     return (
-        f"step {step} (epoch {run.plan.epoch(step)}): the {what} is not finite; first seen in {where}. Training "
-        "stopped before the update: the files of this run are those of earlier steps. What to try: a lower lr, a "
-        "longer warmup_epoch, a smaller clip_norm" + (", precision=bf16" if run.config.precision == "fp16" else "")
+        f"step {step} (epoch {run.plan.epoch(step)}): the {what} is not finite; first seen in {first} on rank {rank}. "
+        "Training stopped before the update: the files of this run are those of earlier steps. What to try: a lower "
+        f"lr, a longer warmup_epoch, a smaller clip_norm{bf16}"
     )
 
 
-def _first_offender(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tensor]) -> str | None:
-    """The first tensor of this rank that is wrong, in the order in which a step computes them."""
+def _first_offender(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tensor]) -> tuple[int, str]:
+    """The first tensor of this rank that is wrong, and which stage of a step it belongs to."""
     for name, tensor in run.backbone.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            return f"the weights themselves, {name}"
+        if _is_bad(tensor):
+            return 0, f"the weights themselves, {name},"
+    if _is_bad(run.fc.weight):
+        return 0, "the prototypes themselves"
     for batch in batches:
         if bool(((batch.labels < 0) | (batch.labels >= run.fc.num_classes)).any()):
-            return (
-                f"the labels ({int(batch.labels.min())} .. {int(batch.labels.max())} of {run.fc.num_classes} classes)"
-            )
+            labels = f"{int(batch.labels.min())} .. {int(batch.labels.max())}"
+            return 1, f"the labels ({labels}, with {run.fc.num_classes} classes)"
     for tensor in embeddings:
         rows = int((~torch.isfinite(tensor).all(dim=1)).sum())
         if rows:
-            return f"the embeddings ({rows} of {len(tensor)} rows)"
-    if not bool(torch.isfinite(run.fc.squared_grad_norm())):
-        return "the gradient of the prototypes"
+            return 2, f"the embeddings ({rows} of {len(tensor)} rows)"
     for name, parameter in run.fc.head.named_parameters():
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            return f"the gradient of the head's {name}"
+        if _is_bad(parameter.grad):
+            return 3, f"the gradient of the head's {name}"
+    if not bool(torch.isfinite(run.fc.squared_grad_norm())):
+        return 4, "the gradient of the prototypes"
     # Backwards: the last layer's gradient is computed first.
     for name, parameter in reversed(list(run.backbone.named_parameters())):
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            return f"the gradient of {name}"
-    return None
+        if _is_bad(parameter.grad):
+            return 5, f"the gradient of {name}"
+    return 6, "the loss"
+
+
+def _is_bad(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
