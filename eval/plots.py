@@ -34,9 +34,8 @@ def plot_roc(path: str | Path, name: str, result: PairResult, is_same: NDArray[n
         axes.plot(far, tar, color=SAME_COLOUR, drawstyle="steps-post", label=f"AUC {result.auc:.4f}")
         points = [(f, t) for f, t in result.tar_at_far.items() if t is not None]
         axes.plot(*zip(*points, strict=True), "o", color=DIFFERENT_COLOUR) if points else None
-        # left of one impostor the curve says nothing
         axes.set_xscale("log")
-        axes.set_xlim(1.0 / result.num_different, 1.0)
+        axes.set_xlim(min(1.0 / result.num_different, 0.1), 1.0)  # left of one impostor the curve says nothing
         axes.legend(loc="lower right")
     axes.set(xlabel="false accept rate", ylabel="true accept rate", ylim=(0.0, 1.02))
     _save(figure, path)

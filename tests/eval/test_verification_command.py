@@ -21,16 +21,24 @@ from utils.images import encode_jpeg
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the run `run` (mbf, 32 numbers) and the sets small.bin (24 pairs) and other.bin."""
+    """A folder with the run `run` (a tiny net, 32 numbers) and the sets small.bin (24 pairs) and other.bin."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "run").mkdir()
-    (folder / "run" / "config.json").write_text(json.dumps({"network": "mbf", "embedding_size": 32, "name": "a run"}))
+    (folder / "run" / "config.json").write_text(json.dumps({"network": "tiny", "embedding_size": 32, "name": "a run"}))
     (folder / "run" / "metrics.jsonl").write_text("")
     torch.manual_seed(0)
-    torch.save(build_backbone("mbf", embedding_size=32).state_dict(), folder / "run" / "model.pt")
+    torch.save(build_backbone("tiny", embedding_size=32).state_dict(), folder / "run" / "model.pt")
     for name, count in (("small", 24), ("other", 3)):
         write_bin(folder / f"{name}.bin", *jpeg_pairs(count))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """The command takes all cores for itself; the tests that follow should not."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def command(place, *arguments):
@@ -61,7 +69,7 @@ def test_two_targets(place, tmp_path, capsys):
 def test_numbers_equal_those_that_training_would_log(place, tmp_path):
     verification.main(command(place, "--targets", "small", "--out", str(tmp_path)))
     printed = json.loads((tmp_path / "results.json").read_text())["targets"]["small"]["protocols"]
-    model = build_backbone("mbf", embedding_size=32)
+    model = build_backbone("tiny", embedding_size=32)
     model.load_state_dict(torch.load(place / "run" / "model.pt", weights_only=True))
     for result in verification.verify(model, load_pairs("small", place)):
         assert printed[result.protocol] == result.to_dict()
