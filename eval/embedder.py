@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones import build_backbone, infer_backbone, load_weights
+from backbones import backbone_info, build_backbone, infer_backbone, load_weights
 from utils.images import FACE, to_model_input
 
 # uint8 (B, H, W, C) on any device -> float32 (B, D), not normalised, on the embedder's device
@@ -115,7 +115,12 @@ def load_embedder(
     weights = find_weights(path, checkpoint)
     if weights.suffix == ".onnx":
         return OnnxEmbedder(weights, device)
-    return ModuleEmbedder(load_module(weights, network=network).to(device), device, precision)
+    model = load_module(weights, network=network)
+    info = backbone_info(model)
+    if (*info.image_size, info.in_channels) != FACE.shape:
+        takes = f"{info.image_size[0]}x{info.image_size[1]} images of {info.in_channels} channels"
+        raise EmbedderError(f"{weights}: network {info.name!r} takes {takes}, faces are 112x112 of 3 channels")
+    return ModuleEmbedder(model.to(device), device, precision)
 
 
 def find_weights(path: str | Path, checkpoint: str = "best") -> Path:
@@ -135,23 +140,28 @@ def find_weights(path: str | Path, checkpoint: str = "best") -> Path:
 
 
 def load_module(weights: Path, *, network: str | None = None) -> nn.Module:
-    """Build the backbone that a weights file belongs to, on the CPU, in eval mode."""
+    """Build the backbone that a weights file belongs to, on the CPU, in eval mode.
+
+    Args:
+        weights: a state dict that `torch.save` wrote.
+        network: backbone name; None reads `config.json` beside the weights, or tells it from the weights.
+
+    Raises:
+        EmbedderError: the weights do not fit that network. backbones.WeightsError: unreadable, or no network fits.
+    """
     state = load_weights(weights)
     config = _config_beside(weights)
+    name = network or config.get("network")
     options: dict[str, Any]
-    if network is None and isinstance(config.get("network"), str):
-        network, options = config["network"], {"embedding_size": config.get("embedding_size", 512)}
-    elif network is None:
-        network, options = infer_backbone(state)
+    if name is None:
+        name, options = infer_backbone(state)
     else:
-        options = {"embedding_size": _embedding_size(state, network, weights, config)}
-    model = build_backbone(network, **options)
+        options = _options(state, weights)
+    model = build_backbone(name, **options)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise EmbedderError(
-            f"{weights}: these are not the weights of network {network!r} {options}: {error}"
-        ) from error
+        raise EmbedderError(f"{weights}: these are not the weights of network {name!r} {options}: {error}") from error
     return model.eval()
 
 
@@ -185,14 +195,13 @@ def _config_beside(weights: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _embedding_size(state: dict[str, Tensor], network: str, weights: Path, config: dict[str, Any]) -> int:
-    if "embedding_size" in config:
-        return int(config["embedding_size"])
-    # the layers that make the embedding come last in every backbone, and so does its length
+def _options(state: dict[str, Tensor], weights: Path) -> dict[str, int]:
+    """What a named network is built with: images enter its first kernel, embeddings leave its last layer."""
+    kernels = [value for value in state.values() if value.ndim == 4]
     vectors = [value for value in state.values() if value.ndim >= 1]
-    if not vectors:
-        raise EmbedderError(f"{weights}: no weights in it that network {network!r} could load")
-    return int(vectors[-1].shape[0])
+    if not kernels:
+        raise EmbedderError(f"{weights}: holds no convolution, so these are not the weights of a backbone")
+    return {"embedding_size": int(vectors[-1].shape[0]), "in_channels": int(kernels[0].shape[1])}
 
 
 def _check_onnx_metadata(path: Path, metadata: dict[str, str]) -> None:

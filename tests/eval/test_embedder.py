@@ -64,6 +64,16 @@ def test_errors_name_what_is_there(run, tmp_path):
         load_embedder(tmp_path / "damaged.pth")
 
 
+def test_nets_for_other_images_are_refused(tmp_path):
+    torch.save(build_backbone("digits", in_channels=1).state_dict(), tmp_path / "digits.pt")
+    for network in ("digits", None):
+        with pytest.raises(EmbedderError, match="'digits' takes 28x28 images of 1 channels, faces are 112x112"):
+            load_embedder(tmp_path / "digits.pt", network=network)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "head.pt")
+    with pytest.raises(EmbedderError, match="holds no convolution"):
+        load_embedder(tmp_path / "head.pt", network="r18")
+
+
 def export(model, path, batch, metadata):
     import onnx
 
