@@ -100,6 +100,13 @@ class _GlobalBatches(Dataset[Batch | _Failure]):
     def __init__(
         self, source: Source, *, seed: int, batch_size: int, rank: int, world_size: int, augmentation: str
     ) -> None:
+        if augmentation not in AUGMENTATIONS:
+            raise ValueError(f"augmentation {augmentation!r} is unknown; allowed: {', '.join(AUGMENTATIONS)}")
+        if batch_size < 1 or not 0 <= rank < world_size:
+            raise ValueError(f"batch_size {batch_size} for rank {rank} of {world_size}: at least 1 image, rank from 0")
+        if len(source) < world_size:
+            path = source.describe()["path"]
+            raise SourceError(f"{path}: {len(source)} images for {world_size} ranks; start fewer ranks")
         self._source, self._seed, self._rank, self._augmentation = source, seed, rank, augmentation
         self._order = EpochOrder(len(source), seed)
         self._global_size = min(batch_size * world_size, len(source))
@@ -196,16 +203,11 @@ def build_loader(
         SourceError: fewer images than ranks.
         ValueError: an argument out of range.
     """
-    if augmentation not in AUGMENTATIONS:
-        raise ValueError(f"augmentation {augmentation!r} is unknown; allowed: {', '.join(AUGMENTATIONS)}")
-    if batch_size < 1 or num_workers < 0 or not 0 <= rank < world_size or not 0 <= first_batch <= last_batch:
+    if first_batch < 0 or last_batch < first_batch or num_workers < 0:
         raise ValueError(
-            f"build_loader: batch_size {batch_size} (at least 1), num_workers {num_workers} (at least 0), rank {rank} "
-            f"of {world_size}, batches {first_batch} .. {last_batch}: one is out of range"
+            f"build_loader: batches {first_batch} .. {last_batch} with {num_workers} workers; the first batch is at "
+            "least 0, the last not below it, the workers at least 0"
         )
-    if len(source) < world_size:
-        path = source.describe()["path"]
-        raise SourceError(f"{path}: {len(source)} images for {world_size} ranks; start fewer ranks")
     batches = _GlobalBatches(
         source, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size, augmentation=augmentation
     )

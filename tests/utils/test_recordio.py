@@ -161,6 +161,20 @@ def test_class_counts_fall_back_on_labels_where_identity_records_lie(tmp_path: P
         assert reader.class_counts().tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("error", [-2, -1, 0, 1, 2])
+def test_a_set_whose_header_is_rounded_reads_whole(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.record_layout._EXACT", 8)  # as if float32 were exact up to 8 only
+    make_record_set(tmp_path, [9, 4, 7])
+    with RecordReader(tmp_path / "train.rec") as reader:
+        records = {key: reader.read(key) for key in reader.keys.tolist()}
+    records[0] = pack_record(RecordHeader(2, np.array([21 + error, 24 + error // 2], dtype=np.float32), 0), b"")
+    write_set(tmp_path, records)
+    with RecordReader(tmp_path / "train.rec") as reader:
+        assert reader.image_keys.tolist() == list(range(1, 21))
+        assert reader.num_classes == 3
+        assert reader.class_counts().tolist() == [9, 4, 7]
+
+
 def test_a_rounded_set_header_is_corrected_from_the_records() -> None:
     true_first = (1 << 24) + 3
     rounded = int(np.float32(true_first))
