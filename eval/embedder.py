@@ -195,7 +195,7 @@ def _config_beside(weights: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _options(state: dict[str, Tensor], weights: Path) -> dict[str, int]:
+def _options(state: dict[str, Tensor], weights: Path) -> dict[str, Any]:
     """What a named network is built with: images enter its first kernel, embeddings leave its last layer."""
     kernels = [value for value in state.values() if value.ndim == 4]
     vectors = [value for value in state.values() if value.ndim >= 1]
