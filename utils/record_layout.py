@@ -103,6 +103,11 @@ def find_layout(reader: RecordReader) -> SetLayout:
         return SetLayout(IM2REC, keys, None, "from the largest label", range(0), None)
 
     first, end = header
+    if max(first - 1, end - first) > len(reader.keys):  # refuse it before arrays of that size are made
+        raise RecordError(
+            reader.path, 0, reader.offset(0), f"the set header announces {first - 1} images and {end - first} "
+            f"identities, the index has {len(reader.keys)} records: the header is damaged or the .idx incomplete"
+        )
     if end > _EXACT:
         first = exact_boundary(lambda key: _is_identity(reader, key), first)
         last_key = int(reader.keys.max()) + 1

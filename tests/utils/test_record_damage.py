@@ -5,11 +5,14 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sources import open_source
 from tests.records import image_record, make_record_set, write_set
+from utils.errors import DataError
 from utils.record_framing import MAGIC_BYTES
-from utils.recordio import RecordError, RecordReader
+from utils.recordio import RecordError, RecordHeader, RecordReader, pack_record
 
 
 def _damage_truncate(data: bytearray, offset: int) -> bytearray:
@@ -157,6 +160,14 @@ def test_a_set_header_that_promises_more_images_than_the_index_has(tmp_path: Pat
         RecordReader(tmp_path / "train.rec")
 
 
+@pytest.mark.parametrize("labels", [(1e15, 1e15), (8, 1e15)])
+def test_a_set_header_of_absurd_size_is_refused_at_once(labels: tuple[float, float], tmp_path: Path) -> None:
+    header = pack_record(RecordHeader(2, np.array(labels, dtype=np.float32), 0), b"")
+    rec = write_set(tmp_path, {0: header} | {key: image_record(0.0, key) for key in range(1, 9)})
+    with pytest.raises(RecordError, match=r"record 0, byte 0: the set header announces .* the index has 9 records"):
+        RecordReader(rec)
+
+
 def test_a_record_too_short_for_its_header(tmp_path: Path) -> None:
     short_labels = struct.pack("<IfQQ", 5, 0.0, 2, 0) + b"1234"
     with RecordReader(write_set(tmp_path, {1: b"short", 2: short_labels})) as reader:
@@ -166,3 +177,28 @@ def test_a_record_too_short_for_its_header(tmp_path: Path) -> None:
             reader.sample(2)
         with pytest.raises(KeyError, match="no record has key 3; the set has 2 records"):
             reader.read(3)
+
+
+@pytest.mark.parametrize("name", ["train.rec", "train.idx", "property"])
+def test_random_damage_never_escapes_as_another_error(name: str, tmp_path: Path) -> None:
+    make_record_set(tmp_path, [3, 2, 2])
+    path = tmp_path / name
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    refused = 0
+    for trial in range(120):
+        data = bytearray(whole)
+        if trial % 4 == 0:
+            del data[int(rng.integers(len(data))) :]
+        else:
+            for place in rng.integers(0, len(data), 1 + trial % 5):
+                data[place] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            source = open_source(str(tmp_path))
+            source.class_counts()
+            for index in range(len(source)):
+                source.read(index)
+        except DataError:
+            refused += 1
+    assert refused > 20, "the damage must not go unnoticed as a rule"
