@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from sources.base import SourceError
 from sources.folder import list_identities
+from tools.borders import fill_borders
 from tools.record_report import inspect_set, print_report
 from utils.errors import DataError
 from utils.images import decode_image, encode_jpeg
@@ -28,7 +29,14 @@ _WINDOW = 256  # images in flight between the reading threads and the writer
 
 
 def pack(
-    images: Path, output: Path, *, size: tuple[int, int] | None, quality: int, threads: int, overwrite: bool
+    images: Path,
+    output: Path,
+    *,
+    size: tuple[int, int] | None,
+    quality: int,
+    threads: int,
+    overwrite: bool,
+    fills: bool = False,
 ) -> tuple[int, int]:
     """Packs identity folders into a record set in insightface's layout.
 
@@ -36,9 +44,10 @@ def pack(
         images: one sub-folder of images per identity; sorted names become labels 0, 1, ...
         output: folder for train.rec, train.idx, train.lst and property; created.
         size: (height, width) to bring every image to; None requires that all have the size of the first.
-        quality: JPEG quality, 1 .. 100, of images that must be resized; the others keep their bytes.
+        quality: JPEG quality, 1 .. 100, of images that must be resized or filled; the others keep their bytes.
         threads: decoding threads.
         overwrite: replace a set that is already there.
+        fills: fill black alignment borders, see tools.borders.
 
     Returns:
         (images, identities).
@@ -63,7 +72,7 @@ def pack(
     output.mkdir(parents=True, exist_ok=True)
 
     def load(path: str) -> tuple[bytes, str]:
-        return _load(images / path, (height, width), resize=size is not None, quality=quality), path
+        return _load(images / path, (height, width), resize=size is not None, quality=quality, fills=fills), path
 
     progress = tqdm(total=len(paths), unit=" images", desc="pack", disable=None)
     with progress:
@@ -80,15 +89,16 @@ def _decode(path: Path, data: bytes) -> np.ndarray:
         raise error.within(str(path)) from None
 
 
-def _load(path: Path, size: tuple[int, int], *, resize: bool, quality: int) -> bytes:
-    """The bytes to store: the file's own where its size is right, else a resized JPEG."""
+def _load(path: Path, size: tuple[int, int], *, resize: bool, quality: int, fills: bool) -> bytes:
+    """The bytes to store: the file's own where nothing has to be done to the image, else a new JPEG."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
-    image = _decode(path, data)
+    decoded = _decode(path, data)
+    image = fill_borders(decoded) if fills else decoded
     if image.shape[:2] == size:
-        return data
+        return data if image is decoded else encode_jpeg(image, quality)
     if not resize:
         raise SourceError(
             f"{path}: {image.shape[0]}x{image.shape[1]} (height x width), the first image is {size[0]}x{size[1]}: "
@@ -111,9 +121,7 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return scaled
 
 
-def _in_order(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
-) -> Iterator[_Result]:
+def _in_order(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
     """function(item) for each item, in order, computed ahead by threads (reading and decoding release the GIL)."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[_Result]] = deque()
@@ -156,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument("images", type=Path, help="folder with one sub-folder of images per identity")
     packing.add_argument("output", type=Path, help="folder for train.rec, train.idx, train.lst and property")
     packing.add_argument("--size", type=_size, help="resize to SIZE or HEIGHTxWIDTH; without it all sizes must agree")
-    packing.add_argument("--quality", type=_quality, default=95, help="JPEG quality of resized images (default 95)")
+    packing.add_argument("--quality", type=_quality, default=95, help="JPEG quality of changed images (default 95)")
+    packing.add_argument("--fill-borders", action="store_true", help="fill black borders that aligning has left")
     packing.add_argument("--threads", type=int, default=2, help="decoding threads (default 2)")
     packing.add_argument("--overwrite", action="store_true", help="replace a set that is already there")
     inspecting = commands.add_parser("inspect", help="counts, layout, sizes and damage of a record set")
@@ -172,8 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "pack":
             images, identities = pack(
-                options.images, options.output, size=options.size, quality=options.quality,
-                threads=max(1, options.threads), overwrite=options.overwrite,
+                options.images,
+                options.output,
+                size=options.size,
+                quality=options.quality,
+                threads=max(1, options.threads),
+                overwrite=options.overwrite,
+                fills=options.fill_borders,
             )
             print(f"{options.output / 'train.rec'}: {images} images of {identities} identities")
             return 0

@@ -64,6 +64,22 @@ def test_resizing_touches_only_images_of_another_size(tmp_path: Path) -> None:
     assert np.abs(shrunk.astype(int) - expected).mean() < 4
 
 
+def test_filling_borders_changes_only_images_that_have_one(tmp_path: Path) -> None:
+    (tmp_path / "faces" / "ann").mkdir(parents=True)
+    whole = np.full((112, 112, 3), 120, np.uint8)
+    bordered = whole.copy()
+    bordered[:40] = 0
+    for name, image in (("a.jpg", whole), ("b.jpg", bordered)):
+        (tmp_path / "faces" / "ann" / name).write_bytes(encode_jpeg(image))
+    (tmp_path / "faces" / "bob").mkdir()
+    (tmp_path / "faces" / "bob" / "c.jpg").write_bytes(encode_jpeg(whole))
+    assert run("pack", tmp_path / "faces", tmp_path / "set", "--fill-borders") == 0
+    source = open_source(str(tmp_path / "set"))
+    assert source.read(1)[0].min() > 100
+    with RecordReader(tmp_path / "set" / "train.rec") as reader:
+        assert bytes(reader.sample(1)[1]) == encode_jpeg(whole)
+
+
 def test_resized_keeps_the_aspect_and_the_middle() -> None:
     image = np.zeros((30, 60, 3), dtype=np.uint8)
     image[:, 15:45] = 200  # the middle square
