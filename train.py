@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backbones import BACKBONES, WeightsError
+from eval.embedder import EmbedderError
+from eval.pair_metrics import VerificationError
 from eval.report import write_report
 from eval.verification import verification_record, verify
 from losses import HEADS, REGULARIZERS
@@ -23,7 +25,7 @@ from training.build import Run, build_run, build_stream
 from training.preflight import Inputs, inspect_run
 from training.provenance import write_provenance
 from training.state import load_initial_weights, resume_run, save_model, save_run
-from training.step import NonFiniteError, StepResult, target_cosine, train_step
+from training.step import NonFiniteError, StepResult, refuse_bad_weights, target_cosine, train_step
 from utils.checkpoint import CheckpointError
 from utils.config import Config, ConfigError, load_config
 from utils.distributed import RankError, Ranks, StopSignal, average_buffers, start_ranks, stop_ranks
@@ -31,7 +33,16 @@ from utils.errors import DataError
 from utils.logging import Pace, Reading, RunLog, format_seconds, memory_bytes, trim_metrics
 
 # What a user can cause and mend: told in words, without a traceback.
-EXPECTED = (ConfigError, DataError, RankError, CheckpointError, NonFiniteError, WeightsError)
+EXPECTED = (
+    ConfigError,
+    DataError,
+    RankError,
+    CheckpointError,
+    NonFiniteError,
+    WeightsError,
+    VerificationError,
+    EmbedderError,
+)
 STOPPED = 128 + 15  # exit status after SIGTERM, as a shell reports it
 
 
@@ -87,6 +98,7 @@ def train(config: Config, inputs: Inputs, ranks: Ranks, arguments: Sequence[str]
     with RunLog(folder, is_main=ranks.is_main, total_steps=plan.total_steps, first_step=first_step) as log:
         log.info("\n".join([summary(config, inputs), f"ranks: {ranks.world_size} on {ranks.device.type}", *lines]))
         if first_step == 0:
+            log.info("verifying the untrained net") if run.pair_sets else None
             verify_run(run, log, 0)  # the untrained net: a broken verification shows now, not after an epoch
         stream, pace, losses = iter(build_stream(run, first_step)), Pace(), Mean()
         for step in range(first_step, plan.total_steps):
@@ -120,6 +132,7 @@ def is_due(interval: int, done: int, run: Run) -> bool:
 
 def verify_run(run: Run, log: RunLog, done: int) -> None:
     """Scores the backbone on all verification sets, on all ranks, and keeps it as best.pt where it is the best."""
+    refuse_bad_weights(run, done)
     average_buffers(run.backbone)
     scores = []
     for pair_set in run.pair_sets:

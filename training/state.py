@@ -12,6 +12,7 @@ from torch import Tensor
 from backbones import load_weights
 from eval.embedder import find_weights
 from training.build import Run
+from training.step import refuse_bad_weights
 from utils.checkpoint import (
     CheckpointError,
     empty_tensors,
@@ -41,7 +42,12 @@ _FREE_KEYS = frozenset(
 
 
 def save_run(run: Run, steps_done: int) -> None:
-    """Writes a checkpoint and model.pt; collective. First averages the replicas' running statistics."""
+    """Writes a checkpoint and model.pt; collective. First averages the replicas' running statistics.
+
+    Raises:
+        NonFiniteError: weights that are not worth saving.
+    """
+    refuse_bad_weights(run, steps_done)
     average_buffers(run.backbone)
     plan = run.plan
     progress = {

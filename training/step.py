@@ -73,6 +73,24 @@ def train_step(run: Run, batches: Sequence[Batch], step: int, *, stop_requested:
     return result
 
 
+def refuse_bad_weights(run: Run, steps_done: int) -> None:
+    """Stops a run whose weights are not finite, before they are verified or saved; collective.
+
+    A finite gradient and a huge rate make such weights, and the next step would only find out after the damage.
+
+    Raises:
+        NonFiniteError: on all ranks, naming the step and the tensor.
+    """
+    stage, what = _first_offender(run, (), ())
+    bad = [(rank, text) for rank, text in enumerate(gather_objects(what if stage == 0 else None)) if text]
+    if bad:
+        rank, text = bad[0]
+        raise NonFiniteError(
+            f"after step {steps_done - 1}: not finite: {text} on rank {rank}. Training stopped before they were saved: "
+            "the files of this run are those of earlier steps. What to try: a lower lr, a longer warmup_epoch"
+        )
+
+
 def target_cosine(run: Run) -> float:
     """Mean cosine between the last batch's embeddings and their prototypes: how far training is, whatever the head.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from tests.ranks import RankPool
 from tests.training.runs import batches_of, make_run, weights_of
 from training.precision import LossScaler
+from training.state import save_run
 from training.step import NonFiniteError, target_cosine, train_step
 
 Weights = dict[str, np.ndarray]
@@ -131,6 +133,22 @@ def test_a_bad_number_on_one_rank_stops_all_before_the_update(
     assert results[0][0].startswith("step 17 (epoch ")
     assert text in results[0][0]
     assert all(unchanged for _, unchanged in results)
+
+
+def damaged_weights(folder: str) -> str:
+    run = make_run("norm", output=folder)
+    if dist.get_rank() == 1:
+        spoil(run, [], "weights", float("inf"))
+    with pytest.raises(NonFiniteError) as caught:
+        save_run(run, 4)
+    return str(caught.value)
+
+
+def test_damaged_weights_are_never_saved(ranks: RankPool, tmp_path: Path) -> None:
+    texts = ranks.run(2, damaged_weights, str(tmp_path))
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("after step 3: not finite: the weights themselves, norm.bias, on rank 1.")
+    assert list(tmp_path.iterdir()) == []
 
 
 def overflow_then_good() -> tuple[list[bool], list[float], bool, Weights]:
