@@ -143,5 +143,6 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, capsys: pytest.Capture
     torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
     assert main([str(tmp_path)]) == 1
     assert "fit no backbone" in capsys.readouterr().err
+    torch.save(settled("digits", in_channels=1).state_dict(), tmp_path / "model.pt")
     assert main([str(tmp_path), "--network", "r51"]) == 1
     assert "unknown backbone 'r51'" in capsys.readouterr().err
