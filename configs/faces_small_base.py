@@ -1,7 +1,7 @@
 """A face set that two CPU cores can train: what the heads are compared under.
 
 Data: a folder of images per identity, 112 x 112 and aligned, packed by
-    python -m tools.records pack IMAGES data/faces_small
+    python -m tools.records pack IMAGES data/faces_small --fill-borders
 and data/lfw.bin (or data/lfw with images and pairs.txt) to verify on.
 """
 
@@ -11,7 +11,7 @@ config = edict()
 config.rec = "data/faces_small"
 config.val_dir = "data"
 config.val_targets = ("lfw",)
-config.verbose = 0  # at the end of each epoch
+config.verbose = 100_000  # only before the first and after the last step: verifying takes as long as an epoch
 
 config.network = "small"
 config.embedding_size = 256
@@ -21,3 +21,4 @@ config.batch_size = 64  # on 2 ranks: 128 images a step
 config.lr = 0.1
 config.warmup_epoch = 0.5
 config.num_epoch = 6
+config.frequent = 50
