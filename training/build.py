@@ -9,11 +9,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from backbones import build_backbone
-from dataset import BatchStream, batches_per_epoch, build_loader
+from dataset import BatchStream, Source, batches_per_epoch, build_loader
 from eval.pairs import PairSet
 from losses import PartialFC, build_head
 from losses.prototype_optimizer import PrototypeOptimizer
-from sources import Source
 from training.precision import LossScaler
 from training.preflight import Inputs
 from utils.config import Config

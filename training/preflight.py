@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from backbones import WeightsError, backbone_info, build_backbone
-from dataset import open_source
+from dataset import Source, open_source
 from eval.embedder import EmbedderError, find_weights
 from eval.pairs import PairSet, load_pairs
-from sources import Source
 from utils.checkpoint import complete_checkpoints
 from utils.config import Config, missing_data_message
 from utils.errors import DataError
