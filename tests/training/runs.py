@@ -19,6 +19,7 @@ from utils.config import Config
 from utils.distributed import Ranks
 from utils.images import ImageFormat
 
+Weights = dict[str, np.ndarray]
 FORMAT = ImageFormat(8, 8, 3)
 CLASSES, IMAGES = 7, 48
 

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from tests.ranks import RankPool
-from tests.training.runs import batches_of, folder_of, make_run, weights_of
+from tests.training.runs import Weights, batches_of, folder_of, make_run, weights_of
 from training.state import load_initial_weights, resume_run, save_model, save_run
 from training.step import train_step
 from utils.checkpoint import CheckpointError
 
-Weights = dict[str, np.ndarray]
 HARD = {
     "num_epoch": 5,
     "augmentation": "pad_crop_flip", "gradient_acc": 2, "batch_size": 3, "warmup_epoch": 1.0,

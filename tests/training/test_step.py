@@ -12,12 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tests.ranks import RankPool
-from tests.training.runs import batches_of, make_run, weights_of
+from tests.training.runs import Weights, batches_of, make_run, weights_of
 from training.precision import LossScaler
 from training.state import save_run
 from training.step import NonFiniteError, target_cosine, train_step
-
-Weights = dict[str, np.ndarray]
 
 
 def trained(steps: int, keys: dict[str, Any], network: str = "plain") -> tuple[list[float], list[float], Weights]:
