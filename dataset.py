@@ -195,7 +195,7 @@ def build_loader(
         first_batch: the first global batch to deliver: 0, or where a resumed run goes on.
         last_batch: one past the last.
         num_workers: processes that read and decode; 0 reads in this process.
-        augmentation: "none", "flip" or "pad_crop_flip".
+        augmentation: one of utils.augmentation.AUGMENTATIONS.
         pin_memory: page-locked batches, for a copy to the GPU that does not block.
         start_method: how workers start; None for the system's way.
 

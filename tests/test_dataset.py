@@ -199,7 +199,7 @@ def test_loader_arguments_out_of_range(changes: dict, message: str) -> None:
 
 
 def test_unknown_augmentation_names_the_known() -> None:
-    with pytest.raises(ValueError, match="'mirror' is unknown; allowed: none, flip, pad_crop_flip"):
+    with pytest.raises(ValueError, match="'mirror' is unknown; allowed: none, flip, pad_crop_flip, shift_flip"):
         stream(numbered_source(9), augmentation="mirror")
 
 

@@ -55,8 +55,9 @@ class Config:
     num_classes: int | None = key(None, "identities; None: read from the data, else checked against it", "[2, inf)")
     num_image: int | None = key(None, "training images; None: read from the data, else checked against it", "[1, inf)",
                                 unit="images")
-    augmentation: Literal["none", "flip", "pad_crop_flip"] = key(
-        "flip", "`flip` mirrors half of the images; `pad_crop_flip` also shifts them, as for CIFAR")
+    augmentation: Literal["none", "flip", "pad_crop_flip", "shift_flip"] = key(
+        "flip", "`flip` mirrors half of the images; `pad_crop_flip` also shifts them by up to 4 pixels into black, as "
+        "for CIFAR, `shift_flip` into the rim's own colours, for faces")
     num_workers: int = key(2, "reader processes per rank; 0 reads in the training process", "[0, inf)",
                            unit="processes")
 
