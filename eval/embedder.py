@@ -42,11 +42,14 @@ class ModuleEmbedder:
         self.model = unwrap(model)
         self.device = torch.device(device)
         self._dtype = _AUTOCAST[precision]
+        # images in the layout of the kernels: the other way round every convolution would copy them first
+        kernels = [p for p in self.model.parameters() if p.ndim == 4 and not p.is_contiguous()]
+        self._channels_last = any(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (B, 112, 112, 3) RGB -> float32 (B, D)."""
-        pixels = to_model_input(images.to(self.device, non_blocking=True))
+        pixels = to_model_input(images.to(self.device, non_blocking=True), channels_last=self._channels_last)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             embeddings: Tensor = self.model(pixels)
         return embeddings.float()
@@ -120,7 +123,9 @@ def load_embedder(
     if (*info.image_size, info.in_channels) != FACE.shape:
         takes = f"{info.image_size[0]}x{info.image_size[1]} images of {info.in_channels} channels"
         raise EmbedderError(f"{weights}: network {info.name!r} takes {takes}, faces are 112x112 of 3 channels")
-    return ModuleEmbedder(model.to(device), device, precision)
+    # interleaved channels: a third faster on CPUs, and what tensor cores want
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
+    return ModuleEmbedder(model, device, precision)
 
 
 def find_weights(path: str | Path, checkpoint: str = "best") -> Path:

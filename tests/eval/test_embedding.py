@@ -42,6 +42,20 @@ def test_the_module_sees_normalised_pixels_without_gradients():
     assert seen[0][1:] == (False, True)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_come_in_the_layout_of_the_kernels(layout):
+    class Spy(nn.Conv2d):
+        def forward(self, images):
+            self.seen = images
+            return super().forward(images).mean(dim=(2, 3))
+
+    model = Spy(3, 4, 3).to(memory_format=layout)
+    batch = torch.randint(0, 256, (2, 112, 112, 3), dtype=torch.uint8)
+    embeddings = ModuleEmbedder(model)(batch)
+    assert model.seen.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(embeddings, model(to_model_input(batch)).detach())
+
+
 def test_reduced_precision_runs_under_autocast():
     batch = torch.randint(0, 256, (2, 112, 112, 3), dtype=torch.uint8)
     model = nn.Sequential(nn.Flatten(), nn.Linear(112 * 112 * 3, 4))

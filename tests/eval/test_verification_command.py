@@ -69,7 +69,7 @@ def test_two_targets(place, tmp_path, capsys):
 def test_numbers_equal_those_that_training_would_log(place, tmp_path):
     verification.main(command(place, "--targets", "small", "--out", str(tmp_path)))
     printed = json.loads((tmp_path / "results.json").read_text())["targets"]["small"]["protocols"]
-    model = build_backbone("tiny", embedding_size=32)
+    model = build_backbone("tiny", embedding_size=32).to(memory_format=torch.channels_last)
     model.load_state_dict(torch.load(place / "run" / "model.pt", weights_only=True))
     for result in verification.verify(model, load_pairs("small", place)):
         assert printed[result.protocol] == result.to_dict()
