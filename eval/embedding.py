@@ -26,9 +26,9 @@ def embed_pairs(
 ) -> NDArray[np.float32]:
     """Embed all images of a set; collective where a process group is there: every rank must call it.
 
-    Rank r embeds the r-th contiguous slice of the images and all ranks receive all embeddings. At any time one batch
-    of pixels is in memory beside the embeddings. With `flip` the embedding is the sum of the image's and the mirrored
-    image's, as insightface adds them, before any normalisation.
+    Each distinct image is embedded once; rank r takes the r-th slice of them, and all ranks receive all. At any time
+    one batch of pixels is in memory beside the embeddings. With `flip` the embedding is the sum of the image's and the
+    mirrored image's, as insightface adds them, before any normalisation.
 
     Args:
         embedder: uint8 (B, 112, 112, 3) -> float32 (B, D).
@@ -45,27 +45,30 @@ def embed_pairs(
     """
     if batch_size < 1:
         raise PairError(f"embed_pairs: batch_size must be at least 1; got {batch_size}")
+    every = pair_set.first_index if len(pair_set.first_index) else np.arange(len(pair_set.images))
+    distinct, places = np.unique(every, return_inverse=True)
     if not dist.is_available() or not dist.is_initialized():
-        return _embed_slice(embedder, pair_set, 0, len(pair_set.images), batch_size, flip, progress).numpy()
+        return _embed(embedder, pair_set, distinct, batch_size, flip, progress).numpy()[places]
     rank, world_size = dist.get_rank(process_group), dist.get_world_size(process_group)
-    bounds = [len(pair_set.images) * r // world_size for r in range(world_size + 1)]
+    bounds = [len(distinct) * r // world_size for r in range(world_size + 1)]
     local: Tensor | None = None
     failure: Exception | None = None
     try:
-        local = _embed_slice(embedder, pair_set, bounds[rank], bounds[rank + 1], batch_size, flip, progress)
+        own = distinct[bounds[rank] : bounds[rank + 1]]
+        local = _embed(embedder, pair_set, own, batch_size, flip, progress)
     except Exception as error:  # held back: the other ranks wait for this one in the next collective
         failure = error
-    return _gather(local, failure, bounds, process_group).numpy()
+    return _gather(local, failure, bounds, process_group).numpy()[places]
 
 
-def _embed_slice(
-    embedder: Embedder, pair_set: PairSet, start: int, stop: int, batch_size: int, flip: bool, progress: bool
+def _embed(
+    embedder: Embedder, pair_set: PairSet, wanted: NDArray[np.int64], batch_size: int, flip: bool, progress: bool
 ) -> Tensor:
-    """Embeddings of images start .. stop - 1, (stop - start, D) on the CPU; (0, 0) for an empty slice."""
+    """Embeddings of the images with the wanted indices, in their order, (len, D) on the CPU; (0, 0) for none."""
     parts = [torch.empty(0, 0)]
-    batches = range(start, stop, batch_size)
+    batches = range(0, len(wanted), batch_size)
     for first in tqdm(batches, desc=pair_set.name, unit="batch", leave=False, disable=not progress):
-        indices = range(first, min(first + batch_size, stop))
+        indices = wanted[first : first + batch_size].tolist()
         images = torch.from_numpy(np.stack([pair_set.images[index] for index in indices]))
         embeddings = embedder(images)
         if flip:

@@ -41,7 +41,7 @@ class Collectives:
         if self._is_alone:
             return block
         blocks = block.new_empty((self.world_size * block.shape[0], *block.shape[1:]))
-        dist.all_gather_into_tensor(blocks, block.contiguous(), group=self.group)
+        dist.all_gather_single(blocks, block.contiguous(), group=self.group)
         return blocks
 
     def reduce_scatter(self, blocks: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Collectives:
         if self._is_alone:
             return blocks
         own = blocks.new_empty((blocks.shape[0] // self.world_size, *blocks.shape[1:]))
-        dist.reduce_scatter_tensor(own, blocks.contiguous(), group=self.group)
+        dist.reduce_scatter_single(own, blocks.contiguous(), group=self.group)
         return own
 
     def gather_batch(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,9 @@ from torch import nn
 
 from eval.embedder import ModuleEmbedder, evaluating, unwrap
 from eval.embedding import embed_pairs
-from eval.pairs import PairError, PairSet
+from eval.pairs import PairError, PairSet, load_pairs, write_bin
 from eval.verification import VerificationError, verification_record, verify
-from tests.eval.faces import PatternNet, memory_pairs, pattern_embedder
+from tests.eval.faces import PatternNet, memory_pairs, pattern_embedder, write_lfw_images
 from utils.images import to_model_input
 
 
@@ -149,6 +151,22 @@ def embed_on_rank(num_pairs, wrap):
         model = nn.parallel.DistributedDataParallel(nn.Sequential(PatternNet(), nn.Linear(48, 8)))
         return verify(model, pairs, batch_size=1), counting.asked
     return embed_pairs(pattern_embedder, pairs, batch_size=3), counting.asked
+
+
+@pytest.mark.parametrize("kind", ["bin", "list"])
+def test_an_image_in_several_pairs_is_embedded_once(tmp_path, kind):
+    write_lfw_images(tmp_path / "images", {"Ann": 2, "Bob": 2})
+    names = ["Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg", "Ann/Ann_0001.jpg", "Bob/Bob_0001.jpg"]
+    if kind == "bin":
+        write_bin(tmp_path / "twice.bin", [(tmp_path / "images" / name).read_bytes() for name in names], [True, False])
+        pairs = load_pairs("twice.bin", tmp_path)
+    else:
+        (tmp_path / "twice.txt").write_text("\n".join(names) + "\n")
+        pairs = load_pairs("images:twice.txt", tmp_path)
+    counting = CountingImages(pairs.images)
+    embeddings = embed_pairs(pattern_embedder, replace(pairs, images=counting))
+    assert counting.asked == [0, 1, 3]
+    np.testing.assert_array_equal(embeddings, embed_pairs(pattern_embedder, replace(pairs, first_index=np.arange(4))))
 
 
 @pytest.mark.parametrize(("world_size", "num_pairs"), [(1, 4), (2, 5), (3, 7), (3, 1)])
