@@ -135,7 +135,7 @@ def test_target_logit_falls_with_theta_past_pi(name: str) -> None:
         prototypes[0, 0] = prototypes[1, 2] = 1  # the other class is orthogonal to every embedding
         embeddings = torch.zeros(1, EMBEDDING_SIZE, dtype=torch.float64)
         embeddings[0, 0], embeddings[0, 1] = math.cos(theta), math.sin(theta)
-        losses.append(float(forward(build(case, prototypes), embeddings, torch.tensor([0]), case)))
+        losses.append(float(forward(build(case, prototypes), embeddings, torch.tensor([0]), case).detach()))
     assert all(earlier < later for earlier, later in itertools.pairwise(losses))
 
 
