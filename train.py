@@ -30,7 +30,7 @@ from utils.checkpoint import CheckpointError
 from utils.config import Config, ConfigError, load_config
 from utils.distributed import RankError, Ranks, StopSignal, average_buffers, start_ranks, stop_ranks
 from utils.errors import DataError
-from utils.logging import Pace, Reading, RunLog, format_seconds, memory_bytes, trim_metrics
+from utils.logging import Mean, Pace, Reading, RunLog, format_seconds, memory_bytes, trim_metrics
 
 # What a user can cause and mend: told in words, without a traceback.
 EXPECTED = (
@@ -59,12 +59,13 @@ def main(arguments: Sequence[str]) -> int:
     except ConfigError as error:
         problems = str(error)
     if problems:
-        if not is_main:
+        if is_main:
+            print(problems, file=sys.stderr, flush=True)
+        else:
             time.sleep(5)  # the launcher ends all ranks with the first: let the one that speaks be first
-        print(problems if is_main else "", file=sys.stderr, flush=True)
         return 2
     if options.check:
-        print(summary(config, inputs) if is_main else "")
+        print(f"{summary(config, inputs)}\n" if is_main else "", end="")
         return 0
     ranks = start_ranks(options.device, config.threads)
     status = train(config, inputs, ranks, arguments)
@@ -90,10 +91,10 @@ def train(config: Config, inputs: Inputs, ranks: Ranks, arguments: Sequence[str]
     lines = [*config.notes, *load_initial_weights(run)]
     first_step = 0
     if config.resume:
-        first_step, resumed = resume_run(run)
-        lines += resumed
+        resumed = resume_run(run)
+        first_step, lines = resumed.first_step, lines + resumed.lines
         if ranks.is_main and first_step:
-            trim_metrics(folder, first_step)
+            trim_metrics(folder, resumed.steps_done)
     write_provenance(run, arguments)
     with RunLog(folder, is_main=ranks.is_main, total_steps=plan.total_steps, first_step=first_step) as log:
         log.info("\n".join([summary(config, inputs), f"ranks: {ranks.world_size} on {ranks.device.type}", *lines]))
@@ -193,27 +194,11 @@ def summary(config: Config, inputs: Inputs) -> str:
     )
 
 
-class Mean:
-    """Mean of what was added since it was last read."""
-
-    def __init__(self) -> None:
-        self._sum, self._count = 0.0, 0
-
-    def add(self, value: float) -> None:
-        """Adds one value."""
-        self._sum, self._count = self._sum + value, self._count + 1
-
-    def read(self) -> float:
-        """The mean; starts anew."""
-        mean = self._sum / max(self._count, 1)
-        self._sum, self._count = 0.0, 0
-        return mean
-
-
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except EXPECTED as error:
         # No farewell to the other ranks, who may be waiting for this one: the launcher ends them.
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+        print(f"{rank}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         sys.exit(1)

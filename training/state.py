@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +76,33 @@ def save_model(run: Run, name: str) -> None:
         save_atomically(state, Path(run.config.output or "") / name)
 
 
-def resume_run(run: Run) -> tuple[int, list[str]]:
+@dataclass(frozen=True)
+class Resumed:
+    """Where a resumed run goes on.
+
+    Attributes:
+        first_step: the step to begin with, counted as this run counts.
+        steps_done: the same place as the interrupted run counted it; its log is valid up to there.
+        lines: for the log.
+    """
+
+    first_step: int
+    steps_done: int
+    lines: list[str]
+
+
+def resume_run(run: Run) -> Resumed:
     """Loads the newest checkpoint of the run's folder, if there is one; collective.
 
     It may have been written by another number of ranks. With the same global batch size the run goes on with the very
     next batch; with another one it goes on at the same place of the epoch, and steps are counted anew.
-
-    Returns:
-        The step to begin with, and lines for the log.
 
     Raises:
         CheckpointError: it is damaged, or of another network, head or optimizer.
     """
     path = latest_checkpoint(Path(run.config.output or "") / "checkpoints")
     if path is None:
-        return 0, [f"resume: no checkpoint in {run.config.output}, starting from the beginning"]
+        return Resumed(0, 0, [f"resume: no checkpoint in {run.config.output}, starting from the beginning"])
     written = read_manifest(path)
     old = written["progress"]["config"]
     if old["optimizer"] != run.config.optimizer:
@@ -116,7 +129,7 @@ def resume_run(run: Run) -> tuple[int, list[str]]:
     ]
     if changed:
         lines.append("resume: changed since then: " + ", ".join(changed))
-    return first_step, lines
+    return Resumed(first_step, steps_done, lines)
 
 
 def load_initial_weights(run: Run) -> list[str]:

@@ -168,6 +168,23 @@ class Pace:
         return reading
 
 
+class Mean:
+    """Mean of what was added since it was last read."""
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def add(self, value: float) -> None:
+        """Adds one value."""
+        self._sum, self._count = self._sum + value, self._count + 1
+
+    def read(self) -> float:
+        """The mean; starts anew."""
+        mean = self._sum / max(self._count, 1)
+        self._sum, self._count = 0.0, 0
+        return mean
+
+
 def memory_bytes() -> int:
     """Peak memory so far: of this rank's GPU where it uses one, else of this process."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:

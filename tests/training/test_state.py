@@ -39,9 +39,9 @@ def interrupted_run(folder: str, keys: dict[str, Any], saved_at: int, stop: int)
 def resumed_run(folder: str, keys: dict[str, Any], stop: int) -> tuple[int, list[str], Weights]:
     """A fresh run that continues from the checkpoint to `stop`."""
     run = make_run("norm", output=folder, **keys)
-    first_step, lines = resume_run(run)
-    go(run, first_step, stop)
-    return first_step, lines, weights_of(run)
+    resumed = resume_run(run)
+    go(run, resumed.first_step, stop)
+    return resumed.first_step, resumed.lines, weights_of(run)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,8 @@ def test_ten_steps_are_five_and_resume_and_five_bit_for_bit(
 def hand_on(folder: str, batch_size: int, steps: int) -> tuple[list[str], Weights, Weights]:
     """Continues another world size's checkpoint for some steps and saves; weights as loaded and as saved."""
     run = make_run("norm", output=folder, batch_size=batch_size)
-    first_step, lines = resume_run(run)
+    resumed = resume_run(run)
+    first_step, lines = resumed.first_step, resumed.lines
     loaded = weights_of(run)
     go(run, first_step, first_step + steps)
     save_run(run, first_step + steps)

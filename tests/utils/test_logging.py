@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.logging import Pace, RunLog, format_seconds, trim_metrics
+from utils.logging import Mean, Pace, RunLog, format_seconds, trim_metrics
 
 
 def test_log_writes_text_metrics_and_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +72,12 @@ def test_pace_counts_training_time_only() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00:00"), (3723, "1:02:03"), (90061, "1d 1:01:01")])
 def test_format_seconds(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_mean_of_what_came_since_the_last_reading() -> None:
+    mean = Mean()
+    mean.add(1.0)
+    mean.add(4.0)
+    assert mean.read() == 2.5
+    mean.add(7.0)
+    assert mean.read() == 7.0
