@@ -130,7 +130,7 @@ def list_targets(data_dir: str | Path) -> list[str]:
 
 def _not_found(target: str, folder: Path) -> str:
     if not folder.is_dir():
-        return f"{target}: there is no folder {folder} to look for it in; name the one that holds your sets with --data"
+        return f"{target}: there is no folder {folder}; name the one that holds your sets (val_dir=, or here --data)"
     there = list_targets(folder)
     return (
         f"{target}: neither {target}.bin nor {target}/pairs.txt is in {folder}. "

@@ -27,7 +27,13 @@ def numbered_source(num_images: int, num_classes: int = 5) -> SyntheticSource:
 
 def stream(source: Source, **changes: object) -> list[Batch]:
     options: dict = {
-        "seed": 7, "batch_size": 6, "rank": 0, "world_size": 1, "first_batch": 0, "last_batch": 9, "num_workers": 0,
+        "seed": 7,
+        "batch_size": 6,
+        "rank": 0,
+        "world_size": 1,
+        "first_batch": 0,
+        "last_batch": 9,
+        "num_workers": 0,
     }
     return list(build_loader(source, **(options | changes)))
 
@@ -97,12 +103,15 @@ def test_the_order_of_many_images_needs_no_memory() -> None:
     assert batch.max() < 10**12
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: EpochOrder(0, 1), "num_images is 0"),
-    (lambda: EpochOrder(4, -1), "seed is -1"),
-    (lambda: EpochOrder(4, 1).indices(0, 2, 5), "positions 2 .. 5 are not within 0 .. 4"),
-    (lambda: EpochOrder(4, 1).indices(-1, 0, 4), "whole numbers >= 0"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: EpochOrder(0, 1), "num_images is 0"),
+        (lambda: EpochOrder(4, -1), "seed is -1"),
+        (lambda: EpochOrder(4, 1).indices(0, 2, 5), "positions 2 .. 5 are not within 0 .. 4"),
+        (lambda: EpochOrder(4, 1).indices(-1, 0, 4), "whole numbers >= 0"),
+    ],
+)
 def test_order_arguments_out_of_range(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
@@ -160,7 +169,8 @@ def test_one_stream_of_workers_serves_all_epochs(monkeypatch: pytest.MonkeyPatch
     started: list[int] = []
     original = torch_loader._MultiProcessingDataLoaderIter.__init__
     monkeypatch.setattr(
-        torch_loader._MultiProcessingDataLoaderIter, "__init__",
+        torch_loader._MultiProcessingDataLoaderIter,
+        "__init__",
         lambda self, loader: (started.append(1), original(self, loader))[1],
     )
     assert len(stream(numbered_source(12), num_workers=1, last_batch=10)) == 10  # five epochs of two batches
@@ -187,12 +197,15 @@ def test_more_ranks_than_images_is_refused() -> None:
         stream(numbered_source(2), world_size=3)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"batch_size": 0}, "batch_size 0 for rank 0 of 1"),
-    ({"rank": 1}, "batch_size 6 for rank 1 of 1"),
-    ({"first_batch": 10}, "batches 10 .. 9 with 0 workers"),
-    ({"num_workers": -1}, "batches 0 .. 9 with -1 workers"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size 0 for rank 0 of 1"),
+        ({"rank": 1}, "batch_size 6 for rank 1 of 1"),
+        ({"first_batch": 10}, "batches 10 .. 9 with 0 workers"),
+        ({"num_workers": -1}, "batches 0 .. 9 with -1 workers"),
+    ],
+)
 def test_loader_arguments_out_of_range(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stream(numbered_source(9), **changes)

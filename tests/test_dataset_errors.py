@@ -43,9 +43,11 @@ def test_a_damaged_record_reaches_the_main_process_as_itself(num_workers: int, t
 def test_batches_before_the_damage_are_delivered(num_workers: int, tmp_path: Path) -> None:
     source = damaged_set(tmp_path, key=8)
     position = EpochOrder(12, 7).indices(0, 0, 12).tolist().index(7)
-    loader = iter(build_loader(
-        source, seed=7, batch_size=1, rank=0, world_size=1, first_batch=0, last_batch=12, num_workers=num_workers
-    ))
+    loader = iter(
+        build_loader(
+            source, seed=7, batch_size=1, rank=0, world_size=1, first_batch=0, last_batch=12, num_workers=num_workers
+        )
+    )
     for _ in range(position):
         next(loader)
     with pytest.raises(RecordError, match=f"batch {position} of epoch 0"):

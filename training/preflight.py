@@ -48,7 +48,9 @@ def inspect_run(config: Config, *, device: str | None = None, world_size: int = 
     """
     inputs = Inputs()
     _inspect_data(config, world_size, inputs)
-    for target in config.val_targets:
+    # Where data and verification sets are one folder that is not there, one line about it is enough.
+    is_told = config.verification_dir == config.rec and not Path(config.rec).exists() and bool(inputs.problems)
+    for target in () if is_told else config.val_targets:
         try:
             inputs.pair_sets.append(load_pairs(target, Path(config.verification_dir)))
         except (DataError, OSError) as error:

@@ -158,8 +158,11 @@ def walk_parts(data: Buffer, offset: int, path: str, key: int | None) -> Iterato
         cflag, length = word >> LENGTH_BITS, word & MAX_LENGTH
         if magic != MAGIC:
             raise RecordError(
-                path, key, offset, f"no record begins here: found 0x{magic:08x}, a record begins with 0x{MAGIC:08x}; "
-                "the .idx belongs to another .rec, or the file is damaged"
+                path,
+                key,
+                offset,
+                f"no record begins here: found 0x{magic:08x}, a record begins with 0x{MAGIC:08x}; "
+                "the .idx belongs to another .rec, or the file is damaged",
             )
         if cflag not in ((WHOLE, FIRST) if first else (MIDDLE, LAST)):
             allowed = "0 (whole) or 1 (first)" if first else "2 (middle) or 3 (last)"
@@ -167,8 +170,11 @@ def walk_parts(data: Buffer, offset: int, path: str, key: int | None) -> Iterato
         start = offset + PART_PREFIX.size
         if start + padded(length) > size:
             raise RecordError(
-                path, key, offset, f"the part claims {length} bytes, the file has {size - start} left: "
-                "it is truncated, or the length is damaged"
+                path,
+                key,
+                offset,
+                f"the part claims {length} bytes, the file has {size - start} left: "
+                "it is truncated, or the length is damaged",
             )
         yield cflag, start, length
         if cflag in (WHOLE, LAST):

@@ -72,8 +72,11 @@ def _parse_lines(block: bytes, path: Path, first_line: int) -> np.ndarray:
 def _malformed(path: Path, line_number: int, line: bytes) -> RecordError:
     shown = line[:60].decode("utf-8", "replace")
     return RecordError(
-        path, None, None, f"line {line_number} is {shown!r}, expected 'key<TAB>offset' with two whole numbers; "
-        "delete the .idx to have the offsets rebuilt from the .rec"
+        path,
+        None,
+        None,
+        f"line {line_number} is {shown!r}, expected 'key<TAB>offset' with two whole numbers; "
+        "delete the .idx to have the offsets rebuilt from the .rec",
     )
 
 
@@ -85,8 +88,10 @@ def _refuse_duplicates(keys: np.ndarray, path: Path) -> None:
     if len(repeated):
         first, second = order[repeated[0]], order[repeated[0] + 1]
         raise RecordError(
-            path, int(keys[first]), None, f"the key stands on line {first + 1} and again on line {second + 1}; "
-            "each record needs a key of its own"
+            path,
+            int(keys[first]),
+            None,
+            f"the key stands on line {first + 1} and again on line {second + 1}; each record needs a key of its own",
         )
 
 

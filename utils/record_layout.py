@@ -45,8 +45,10 @@ class SetLayout:
             if len(broken):
                 key = int(self.image_keys[broken[0]])
                 raise RecordError(
-                    reader.path, key, reader.offset(key), f"label {labels[broken[0]]:g} is no class number: "
-                    "labels are whole numbers from 0"
+                    reader.path,
+                    key,
+                    reader.offset(key),
+                    f"label {labels[broken[0]]:g} is no class number: labels are whole numbers from 0",
                 )
             self.known_classes = int(labels.max()) + 1 if len(labels) else 0
         return self.known_classes
@@ -105,8 +107,11 @@ def find_layout(reader: RecordReader) -> SetLayout:
     first, end = header
     if max(first - 1, end - first) > len(reader.keys):  # refuse it before arrays of that size are made
         raise RecordError(
-            reader.path, 0, reader.offset(0), f"the set header announces {first - 1} images and {end - first} "
-            f"identities, the index has {len(reader.keys)} records: the header is damaged or the .idx incomplete"
+            reader.path,
+            0,
+            reader.offset(0),
+            f"the set header announces {first - 1} images and {end - first} "
+            f"identities, the index has {len(reader.keys)} records: the header is damaged or the .idx incomplete",
         )
     if end > _EXACT:
         first = exact_boundary(lambda key: _is_identity(reader, key), first)
@@ -117,14 +122,20 @@ def find_layout(reader: RecordReader) -> SetLayout:
         reader.rows(image_keys)
     except KeyError as error:
         raise RecordError(
-            reader.path, 0, reader.offset(0), f"the set header announces images with keys 1 .. {first - 1}, but "
-            f"{error.args[0]}: the .idx is incomplete; delete it to have it rebuilt from the .rec"
+            reader.path,
+            0,
+            reader.offset(0),
+            f"the set header announces images with keys 1 .. {first - 1}, but "
+            f"{error.args[0]}: the .idx is incomplete; delete it to have it rebuilt from the .rec",
         ) from None
     if stated is not None and stated[0] != end - first:
         if end <= _EXACT:
             raise RecordError(
-                property_path, None, None, f"it says {stated[0]} classes, the set header in {reader.path.name} has "
-                f"{end - first} identities: correct the property file (num_classes,height,width)"
+                property_path,
+                None,
+                None,
+                f"it says {stated[0]} classes, the set header in {reader.path.name} has "
+                f"{end - first} identities: correct the property file (num_classes,height,width)",
             )
         end = first + stated[0]
     return SetLayout(INSIGHTFACE, image_keys, size, "as the set header says", range(first, end), end - first)
@@ -145,8 +156,11 @@ def _set_header(reader: RecordReader) -> tuple[int, int] | None:
     first, end = float(header.label[0]), float(header.label[1])
     if not (1 <= first <= end < 2**53 and first == int(first) and end == int(end)):
         raise RecordError(
-            reader.path, 0, reader.offset(0), f"the set header holds ({first:g}, {end:g}); expected (first identity "
-            "key, last identity key + 1) as whole numbers"
+            reader.path,
+            0,
+            reader.offset(0),
+            f"the set header holds ({first:g}, {end:g}); expected (first identity "
+            "key, last identity key + 1) as whole numbers",
         )
     return int(first), int(end)
 

@@ -69,10 +69,8 @@ class RecordReader:
         with self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if self._size not in (-1, size):
-                raise RecordError(
-                    self.path, None, None, f"the file had {self._size} bytes when it was first opened and has {size} "
-                    "now; start again with the new file"
-                )
+                reason = f"it had {self._size} bytes when first opened, now {size}; start again with the new file"
+                raise RecordError(self.path, None, None, reason)
             self._size = size
             # An empty file cannot be mapped; it reads as a set without records.
             self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
@@ -82,10 +80,11 @@ class RecordReader:
         if len(wrong):
             key, offset = int(self.keys[wrong[0]]), int(self._offsets[wrong[0]])
             problem = "is no multiple of 4" if offset % 4 else f"lies beyond the .rec, which has {self._size} bytes"
-            raise RecordError(
-                self.path, key, offset, f"line {wrong[0] + 1} of {index_path} points here, which {problem}: the .idx "
+            reason = (
+                f"line {wrong[0] + 1} of {index_path} points here, which {problem}: the .idx "
                 "belongs to another .rec, or the .rec is truncated"
             )
+            raise RecordError(self.path, key, offset, reason)
 
     def _prepare_lookup(self) -> None:
         count = len(self.keys)
@@ -192,11 +191,11 @@ class RecordReader:
         value = header.first_label
         # The comparison is false for NaN, which int() could not take.
         if not (0 <= value < self.num_classes and value == int(value)):
-            raise RecordError(
-                self.path, key, self.offset(key), f"label {value:g} is not a whole number in 0 .. "
-                f"{self.num_classes - 1} (num_classes {self.num_classes} {self._layout.num_classes_from}): "
-                "correct the property file or the record"
+            reason = (
+                f"label {value:g} is not a whole number in 0 .. {self.num_classes - 1} (num_classes "
+                f"{self.num_classes} {self._layout.num_classes_from}): correct the property file or the record"
             )
+            raise RecordError(self.path, key, self.offset(key), reason)
         return int(value)
 
     def labels(self, keys: np.ndarray) -> np.ndarray:
@@ -214,8 +213,11 @@ class RecordReader:
         labels = np.empty(len(starts), dtype=np.float32)
         prefix = words[np.minimum(starts + 1, len(words) - 1)]
         flags = words[np.minimum(starts + 2, len(words) - 1)]
-        simple = wide & (words[starts] == MAGIC) & (prefix >> LENGTH_BITS <= FIRST) & (
-            (prefix & MAX_LENGTH) >= HEADER.size + 4 * (flags > 0)
+        simple = (
+            wide
+            & (words[starts] == MAGIC)
+            & (prefix >> LENGTH_BITS <= FIRST)
+            & ((prefix & MAX_LENGTH) >= HEADER.size + 4 * (flags > 0))
         )
         places = starts + np.where(flags > 0, (PART_PREFIX.size + HEADER.size) // 4, 3)
         labels[simple] = words[places[simple]].view("<f4")

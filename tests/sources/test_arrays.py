@@ -51,13 +51,16 @@ def test_mnist(compress: bool, tmp_path: Path) -> None:
     assert_holds(open_source(f"mnist:{tmp_path}:test"), GREY[::-1][..., None], LABELS[::-1])
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda data: data[:-1], r"announces 15680 bytes \(20, 28, 28\), only 15679 came"),
-    (lambda data: data + b"x", "more came"),
-    (lambda data: b"\0\0\x0d\x03" + data[4:], "begins with 00 00 08 03, this one with 00 00 0d 03"),
-    (lambda data: data[:4] + b"\xff" * 12 + data[16:], "it is damaged"),
-    (lambda data: b"", "this one with nothing"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-1], r"announces 15680 bytes \(20, 28, 28\), only 15679 came"),
+        (lambda data: data + b"x", "more came"),
+        (lambda data: b"\0\0\x0d\x03" + data[4:], "begins with 00 00 08 03, this one with 00 00 0d 03"),
+        (lambda data: data[:4] + b"\xff" * 12 + data[16:], "it is damaged"),
+        (lambda data: b"", "this one with nothing"),
+    ],
+)
 def test_damaged_idx_files(damage, message: str, tmp_path: Path) -> None:
     write_mnist(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte"
@@ -142,14 +145,17 @@ class _Attack:
         return (Path.touch, (Path("attacked"),))
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (pickle.dumps({b"data": _Attack(), b"labels": []}), "which no CIFAR batch needs"),
-    (pickle.dumps({b"labels": [1]}), "KeyError"),
-    (pickle.dumps({b"data": planes(COLOUR), b"labels": [1]}), "with a label each"),
-    (pickle.dumps([1, 2]), "no CIFAR batch"),
-    (b"", "no CIFAR batch"),
-    (b"not a pickle", "no CIFAR batch"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({b"data": _Attack(), b"labels": []}), "which no CIFAR batch needs"),
+        (pickle.dumps({b"labels": [1]}), "KeyError"),
+        (pickle.dumps({b"data": planes(COLOUR), b"labels": [1]}), "with a label each"),
+        (pickle.dumps([1, 2]), "no CIFAR batch"),
+        (b"", "no CIFAR batch"),
+        (b"not a pickle", "no CIFAR batch"),
+    ],
+)
 def test_cifar_pickles_that_hold_something_else(
     content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,13 +32,16 @@ def test_a_missing_folder_lists_its_neighbours_and_the_choices(tmp_path: Path) -
         open_source(str(tmp_path / "no" / "where"))
 
 
-@pytest.mark.parametrize(("location", "message"), [
-    ("", "the location is empty.*train.rec"),
-    ("mnist:", "mnist:: there is no folder ''?"),
-    ("cifar10:/no/where", "cifar10:/no/where: there is no folder '/no/where'"),
-    ("synthetic:5", "give synthetic or synthetic:CLASSES:IMAGES"),
-    ("synthetic:0:5", "0 classes and 5 images; both must be at least 1"),
-])
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("", "the location is empty.*train.rec"),
+        ("mnist:", "mnist:: there is no folder ''?"),
+        ("cifar10:/no/where", "cifar10:/no/where: there is no folder '/no/where'"),
+        ("synthetic:5", "give synthetic or synthetic:CLASSES:IMAGES"),
+        ("synthetic:0:5", "0 classes and 5 images; both must be at least 1"),
+    ],
+)
 def test_locations_that_open_nothing(location: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_source(location)

@@ -23,10 +23,20 @@ GOLDEN = SHARED / "golden"
 INSIGHTFACE = GOLDEN / "insightface_layout" / "train.rec"
 IM2REC = GOLDEN / "im2rec_plain" / "train.rec"
 CASES = {  # what each of MXNet's awkward files holds; M is the magic
-    "adjacent": b"AAAAMMC", "aligned_mid": b"AAAAAAAAMBBBBBBBB", "empty": b"", "end": b"AAAAAAAAM",
+    "adjacent": b"AAAAMMC",
+    "aligned_mid": b"AAAAAAAAMBBBBBBBB",
+    "empty": b"",
+    "end": b"AAAAAAAAM",
     "end_unal": b"AAAAAM",
-    "len1": b"x", "len2": b"xy", "len3": b"xyz", "len4": b"wxyz", "no_magic": b"AAAAAAAAAA", "only": b"M",
-    "start": b"MBBBBB", "two": b"AAAAMBBBBMCCC", "unaligned": b"AAAAAAMBBBBBB",
+    "len1": b"x",
+    "len2": b"xy",
+    "len3": b"xyz",
+    "len4": b"wxyz",
+    "no_magic": b"AAAAAAAAAA",
+    "only": b"M",
+    "start": b"MBBBBB",
+    "two": b"AAAAMBBBBMCCC",
+    "unaligned": b"AAAAAAMBBBBBB",
 }
 
 
@@ -130,8 +140,10 @@ def test_a_single_part_is_a_view_of_the_file_and_survives_close(tmp_path: Path) 
 def test_labels_at_once_equal_labels_one_by_one(tmp_path: Path) -> None:
     cut = struct.unpack("<Q", MAGIC_BYTES + b"\0\0\0\0")[0]  # an id that cuts the header itself into two parts
     records = {
-        3: image_record(2.0, 3), 1: image_record(np.array([4.0, 9.0], dtype=np.float32), 1),
-        8: pack_record(RecordHeader(0, 1.0, cut), b"x"), 2: image_record(0.0, 2, b""),
+        3: image_record(2.0, 3),
+        1: image_record(np.array([4.0, 9.0], dtype=np.float32), 1),
+        8: pack_record(RecordHeader(0, 1.0, cut), b"x"),
+        2: image_record(0.0, 2, b""),
     }
     with RecordReader(write_set(tmp_path, records)) as reader:
         assert reader.image_keys.tolist() == [1, 2, 3, 8]
