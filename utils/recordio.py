@@ -69,7 +69,9 @@ class RecordReader:
         with self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if self._size not in (-1, size):
-                reason = f"it had {self._size} bytes when first opened, now {size}; start again with the new file"
+                reason = (
+                    f"it had {self._size} bytes when it was first opened, now {size}; start again with the new file"
+                )
                 raise RecordError(self.path, None, None, reason)
             self._size = size
             # An empty file cannot be mapped; it reads as a set without records.
@@ -80,11 +82,8 @@ class RecordReader:
         if len(wrong):
             key, offset = int(self.keys[wrong[0]]), int(self._offsets[wrong[0]])
             problem = "is no multiple of 4" if offset % 4 else f"lies beyond the .rec, which has {self._size} bytes"
-            reason = (
-                f"line {wrong[0] + 1} of {index_path} points here, which {problem}: the .idx "
-                "belongs to another .rec, or the .rec is truncated"
-            )
-            raise RecordError(self.path, key, offset, reason)
+            reason = f"line {wrong[0] + 1} of {index_path} points here, which {problem}"
+            raise RecordError(self.path, key, offset, f"{reason}: the .idx is another .rec's, or the .rec is truncated")
 
     def _prepare_lookup(self) -> None:
         count = len(self.keys)
