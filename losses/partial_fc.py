@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from losses.collectives import Collectives
 from losses.head import ClassStatistics, Head
+from losses.products import has_bfloat16_products
 from losses.prototype_optimizer import PrototypeOptimizer
 from losses.regularizers import build_regularizers
 from losses.sampling import ClassSample, mixed_seed, refuse_labels, sample_classes
@@ -99,7 +100,7 @@ class PartialFC(nn.Module):
                 where a check would stall the device, such a label makes the loss NaN.
         """
         self._check_batch(embeddings, labels, batch_sizes)
-        is_reduced = torch.is_autocast_enabled(embeddings.device.type)
+        is_reduced = torch.is_autocast_enabled(embeddings.device.type) and has_bfloat16_products(embeddings.device)
         with torch.autocast(embeddings.device.type, enabled=False):
             local = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
             everyone, labels, weight = self.collectives.gather_batch(local.detach(), labels, batch_sizes)

@@ -11,6 +11,11 @@ def inverse_norm(norm: Tensor) -> Tensor:
     return torch.where(norm > 0, norm.reciprocal(), 0)
 
 
+def has_bfloat16_products(device: torch.device) -> bool:
+    """Whether reduced precision pays: GPUs before Ampere only emulate bfloat16, and are faster in float32."""
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def matmul(left: Tensor, right: Tensor, is_reduced: bool) -> Tensor:
     """Product in the operands' precision or, reduced, of operands rounded to bfloat16 with float32 results.
 

@@ -19,11 +19,12 @@ from utils.checkpoint import (
     empty_tensors,
     latest_checkpoint,
     load_checkpoint,
+    on_main,
     read_manifest,
     save_atomically,
     save_checkpoint,
 )
-from utils.distributed import average_buffers
+from utils.distributed import average_buffers, broadcast_object, gather_objects
 from utils.schedule import Plan
 
 # Keys that may change between an interrupted run and its continuation without a word.
@@ -70,10 +71,14 @@ def save_run(run: Run, steps_done: int) -> None:
 
 
 def save_model(run: Run, name: str) -> None:
-    """Writes the backbone's state dict as `name` into the run's folder, on the main rank."""
-    if run.ranks.is_main:
+    """Writes the backbone's state dict as `name` into the run's folder, on the main rank; collective."""
+    path = Path(run.config.output or "") / name
+
+    def write() -> None:
         state = {key: tensor.detach().cpu().contiguous() for key, tensor in run.backbone.state_dict().items()}
-        save_atomically(state, Path(run.config.output or "") / name)
+        save_atomically(state, path)
+
+    on_main(f"writing {path}", write)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,11 @@ def resume_run(run: Run) -> Resumed:
     Raises:
         CheckpointError: it is damaged, or of another network, head or optimizer.
     """
-    path = latest_checkpoint(Path(run.config.output or "") / "checkpoints")
+    path = broadcast_object(latest_checkpoint(Path(run.config.output or "") / "checkpoints"))
+    # The main rank chooses: ranks that saw different checkpoints would wait for each other in different collectives.
+    blind = [rank for rank, sees in enumerate(gather_objects(path is None or path.is_dir())) if not sees]
+    if blind:
+        raise CheckpointError(f"{path}: not visible to ranks {blind}: all ranks need one shared file system")
     if path is None:
         return Resumed(0, 0, [f"resume: no checkpoint in {run.config.output}, starting from the beginning"])
     written = read_manifest(path)

@@ -142,7 +142,8 @@ def _check(run: Run, loss: Tensor, stop_requested: bool) -> tuple[bool, bool, fl
     squares = torch.stack([backbone, head, prototypes])
     is_bad = ~(torch.isfinite(squares).all() & torch.isfinite(loss))
     # Replicated sums are divided so that the total over ranks is one of them; bad numbers must not spread to the flags.
-    shares = squares.nan_to_num(0.0, 0.0, 0.0) / squares.new_tensor([run.ranks.world_size, run.ranks.world_size, 1.0])
+    shares = squares.nan_to_num(0.0, 0.0, 0.0)
+    shares[:2] /= run.ranks.world_size
     flags = torch.stack([is_bad.to(loss.dtype), torch.full_like(loss, float(stop_requested))])
     packed = agree_sum(torch.cat([flags, shares]))
     bad, stop, backbone_square, head_square, prototype_square, loss_value = torch.cat([packed, loss.view(1)]).tolist()

@@ -6,14 +6,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
@@ -54,12 +55,14 @@ def save_checkpoint(
     """
     final = folder / f"step_{step:09d}"
     partial = folder / f".{final.name}{_LEFTOVER}"
-    _on_main(f"preparing {partial}", lambda: _prepare(folder, partial))
+    on_main(f"preparing {partial}", lambda: _prepare(folder, partial))
+    # Without a GPU tensor among them no rank may touch a GPU: the default writer opens one wherever torch sees any.
+    copies_ahead = 10_000_000 if any(tensor.is_cuda for tensor in tensors.values()) else 0
     try:
-        dcp_save(dict(tensors), checkpoint_id=partial)
-    except Exception as error:
+        dcp_save(dict(tensors), storage_writer=FileSystemWriter(partial, per_thread_copy_ahead=copies_ahead))
+    except (Exception, CheckpointException) as error:  # the latter is a BaseException
         raise CheckpointError(f"{partial}: writing failed: {error}. Earlier checkpoints are untouched") from error
-    _on_main(f"completing {final}", lambda: _complete(partial, final, step, progress, keep))
+    on_main(f"completing {final}", lambda: _complete(partial, final, step, progress, keep))
     return final
 
 
@@ -85,7 +88,7 @@ def load_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]
         )
     try:
         dcp_load(dict(tensors), checkpoint_id=path)
-    except Exception as error:
+    except (Exception, CheckpointException) as error:
         raise CheckpointError(f"{path}: reading failed: {error}. {ADVICE}") from error
     return cast("dict[str, Any]", manifest["progress"])
 
@@ -165,13 +168,17 @@ def write_text_atomically(text: str, path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def _on_main(what: str, action: Any) -> None:
-    """Runs `action` on rank 0 while the others wait; its failure is raised on all ranks: none waits for ever."""
+def on_main(what: str, action: Callable[[], None]) -> None:
+    """Runs `action` on rank 0 while the others wait; its failure is raised on all ranks: none waits for ever.
+
+    Raises:
+        CheckpointError: on every rank; says what was being done and why it failed.
+    """
     failure: str | None = None
     if dist.get_rank() == 0:
         try:
             action()
-        except OSError as error:
+        except Exception as error:
             failure = str(error)
     failure = broadcast_object(failure)
     if failure is not None:
@@ -187,6 +194,10 @@ def _prepare(folder: Path, partial: Path) -> None:
 
 def _complete(partial: Path, final: Path, step: int, progress: Mapping[str, Any], keep: int) -> None:
     files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+    written = FileSystemReader(partial).read_metadata().storage_data or {}
+    missing = sorted({info.relative_path for info in written.values()} - set(files))
+    if missing:
+        raise OSError(f"{', '.join(missing[:3])} is not here: all ranks must write to one shared file system")
     manifest = {
         "format": FORMAT,
         "step": step,

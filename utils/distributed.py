@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 
+# How long a rank waits for the others. Nothing that one rank does alone takes nearly as long; torch's own default for a
+# mixed backend is half an hour of silence after a rank has died.
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -66,9 +70,11 @@ def start_ranks(device: str | None = None, threads: int | None = None) -> Ranks:
         local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     chosen = _choose_device(device, local_rank, local_world_size)
     torch.set_num_threads(threads or max(1, available_cores() // local_world_size))
+    if chosen.type == "cuda" and world_size > 1 and not dist.is_nccl_available():
+        raise RankError("several GPUs need NCCL, which this torch lacks: start one process, or use --device cpu")
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" and dist.is_nccl_available() else "gloo"
     if launched:
-        dist.init_process_group(backend, rank=rank, world_size=world_size)
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT)
     else:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     return Ranks(rank, world_size, local_rank, local_world_size, chosen)

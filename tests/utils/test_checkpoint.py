@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
@@ -136,6 +138,43 @@ def test_unwritable_folder_fails_on_every_rank_instead_of_hanging(ranks: RankPoo
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="Earlier checkpoints are untouched"):
         ranks.run(2, save, str(tmp_path / "file"), 1)
+
+
+def save_with(folder: str, fault: str) -> str:
+    """What a save says on this rank when something goes wrong on one of them."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def elsewhere(state: dict[str, Tensor], storage_writer: FileSystemWriter) -> None:
+        dcp_save(state, storage_writer=storage_writer)
+        if dist.get_rank() == 0:  # as on a node whose folder of this name is another disk
+            (Path(storage_writer.path) / "__1_0.distcp").unlink()
+
+    progress = {"best_score": float("nan") if fault == "nan" else 0.5}
+    with pytest.MonkeyPatch.context() as patch:
+        if fault == "full" and dist.get_rank() == 1:
+            patch.setattr(FileSystemWriter, "write_data", full)
+        if fault == "elsewhere":
+            patch.setattr("utils.checkpoint.dcp_save", elsewhere)
+        with pytest.raises(CheckpointError) as caught:
+            save_checkpoint(Path(folder), 2, tensors_of_this_rank(), progress)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [("full", "No space left on device"), ("elsewhere", "__1_0.distcp is not here"), ("nan", "not JSON compliant")],
+)
+def test_a_save_that_fails_on_one_rank_says_why_on_all_and_keeps_the_last(
+    ranks: RankPool, tmp_path: Path, fault: str, text: str
+) -> None:
+    ranks.run(2, save, str(tmp_path), 1)
+    texts = ranks.run(2, save_with, str(tmp_path), fault)
+    assert all(text in found and "untouched" in found for found in texts), texts
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None
+    assert latest.name == "step_000000001"
 
 
 def test_atomic_files_keep_the_old_one_when_writing_fails(tmp_path: Path) -> None:
