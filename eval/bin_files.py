@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.safe_pickle import PairError, PickledArray, load_pickle
+from utils.files import whole_file
 
 
 def read_bin(path: Path, content: bytes) -> tuple[list[bytes | memoryview], NDArray[np.bool_]]:
@@ -50,16 +50,9 @@ def write_bin(path: str | Path, images: Sequence[bytes], is_same: Sequence[bool]
             f"{path}: {len(flags)} flags need {2 * len(flags)} images, and at least one pair; got {len(images)}"
         )
     target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            # protocol 4: the images' bytes as they are, and readable by every Python 3 since 3.4
-            pickle.dump(([bytes(image) for image in images], flags), stream, protocol=4)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(target) as stream:
+        # protocol 4: the images' bytes as they are, and readable by every Python 3 since 3.4
+        pickle.dump(([bytes(image) for image in images], flags), stream, protocol=4)
 
 
 def _check_layout(path: Path, loaded: Any) -> tuple[list[bytes | memoryview], NDArray[np.bool_]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -13,6 +12,7 @@ from typing import Any
 
 from eval import report_sections as sections
 from eval.report_sections import Record
+from utils.files import write_text_whole
 
 REPORT = "report.html"
 STYLE = Path(__file__).with_name("report.css")
@@ -65,12 +65,7 @@ def write_report(run_dir: str | Path) -> Path:
         f"<title>{escape(name)}</title>\n<style>{STYLE.read_text(encoding='utf-8')}</style></head>\n"
         f"<body>\n{body}</body></html>\n"
     )
-    partial = folder / f"{REPORT}.{os.getpid()}.partial"
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(folder / REPORT)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text_whole(page, folder / REPORT)
     return folder / REPORT
 
 

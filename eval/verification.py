@@ -23,6 +23,7 @@ from eval.pair_metrics import PROTOCOLS, PairResult, VerificationError, evaluate
 from eval.pairs import PairError, PairSet, load_pairs
 from eval.report import write_report
 from utils.distributed import RankError, Ranks, start_ranks, stop_ranks
+from utils.files import write_text_whole
 
 __all__ = [
     "PairResult",
@@ -215,9 +216,7 @@ def _write(out: Path, name: str, report: dict[str, Any], pair_set: PairSet, resu
     out.mkdir(parents=True, exist_ok=True)
     plot_roc(out / f"{name}_roc.png", name, result, pair_set.is_same)
     plot_scores(out / f"{name}_scores.png", name, result, pair_set.is_same)
-    partial = out / "results.json.partial"
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    partial.replace(out / "results.json")
+    write_text_whole(json.dumps(report, indent=2) + "\n", out / "results.json")
 
 
 if __name__ == "__main__":

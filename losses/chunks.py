@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from losses.head import Head
+from losses.options import EngineOptions
 from losses.products import inverse_norm, matmul, project_rows, project_unit
-
-if TYPE_CHECKING:
-    from losses.statistics import EngineOptions
 
 _NO_LOGIT = float("-inf")
 # Bytes of logits per chunk: on CPU a chunk must stay in the cache between the product and its exponential; a GPU

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from losses.collectives import Collectives
 from losses.head import ClassStatistics, Head
+from losses.options import EngineOptions
 from losses.products import has_bfloat16_products
 from losses.prototype_optimizer import PrototypeOptimizer
 from losses.regularizers import build_regularizers
 from losses.sampling import ClassSample, mixed_seed, refuse_labels, sample_classes
 from losses.sharding import as_global, as_local, class_block, initial_prototypes
-from losses.statistics import Batch, EngineOptions, class_statistics
+from losses.statistics import Batch, class_statistics
 
 _DEFAULT_BUDGET = 256 << 20
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from losses.chunks import ChunkWalk
 from losses.collectives import Collectives
 from losses.head import ClassStatistics, Head, SampleStatistics
+from losses.options import EngineOptions
 from losses.products import inverse_norm
 
 
@@ -42,25 +43,6 @@ class Batch:
     noise: Tensor
     step: Tensor
     margin_factor: Tensor
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How the classes are walked.
-
-    Attributes:
-        chunk_size: classes per chunk; None sizes chunks by the cache.
-        memory_budget: bytes of chunk results kept for the backward pass; what does not fit is recomputed.
-        is_reduced: round the operands of the products to bfloat16 (results stay float32).
-        interclass_filter: non-targets whose similarity exceeds it leave log_sum; None keeps all.
-        wants_hardest_cosine: a regulariser needs hardest_cosine.
-    """
-
-    chunk_size: int | None = None
-    memory_budget: int = 256 << 20
-    is_reduced: bool = False
-    interclass_filter: float | None = None
-    wants_hardest_cosine: bool = False
 
 
 class Enter(torch.autograd.Function):

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from training.build import Run
-from utils.checkpoint import write_text_atomically
 from utils.distributed import available_cores
+from utils.files import write_text_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,8 +26,8 @@ def write_provenance(run: Run, arguments: Sequence[str]) -> None:
         return
     folder = Path(run.config.output or "")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(json.dumps(run.config.to_dict(), indent=1) + "\n", folder / "config.json")
-    write_text_atomically(json.dumps(describe_run(run, arguments), indent=1) + "\n", folder / "run.json")
+    write_text_whole(json.dumps(run.config.to_dict(), indent=1) + "\n", folder / "config.json")
+    write_text_whole(json.dumps(describe_run(run, arguments), indent=1) + "\n", folder / "run.json")
 
 
 def describe_run(run: Run, arguments: Sequence[str]) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from utils.checkpoint import (
     load_checkpoint,
     on_main,
     read_manifest,
-    save_atomically,
     save_checkpoint,
 )
 from utils.distributed import average_buffers, broadcast_object, gather_objects
+from utils.files import whole_file
 from utils.schedule import Plan
 
 # Keys that may change between an interrupted run and its continuation without a word.
@@ -76,7 +76,8 @@ def save_model(run: Run, name: str) -> None:
 
     def write() -> None:
         state = {key: tensor.detach().cpu().contiguous() for key, tensor in run.backbone.state_dict().items()}
-        save_atomically(state, path)
+        with whole_file(path) as stream:
+            torch.save(state, stream)
 
     on_main(f"writing {path}", write)
 

@@ -1,4 +1,4 @@
-"""Files that survive a crash: checkpoint folders for any number of ranks, and atomic single files. No model here."""
+"""Checkpoint folders that survive a crash and load on any number of ranks. No model here."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from utils.distributed import broadcast_object
+from utils.files import sync_folder, write_text_whole
 
 MANIFEST = "manifest.json"
 METADATA = ".metadata"  # written by torch.distributed.checkpoint, last of its files
@@ -146,28 +147,6 @@ def empty_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     }
 
 
-def save_atomically(value: Any, path: Path) -> None:
-    """`torch.save` that leaves either the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}{_LEFTOVER}")
-    with partial.open("wb") as file:
-        torch.save(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    _sync_folder(path.parent)
-
-
-def write_text_atomically(text: str, path: Path) -> None:
-    """Writes a text file so that a crash leaves either the old one or the whole new one."""
-    partial = path.with_name(f".{path.name}{_LEFTOVER}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    _sync_folder(path.parent)
-
-
 def on_main(what: str, action: Callable[[], None]) -> None:
     """Runs `action` on rank 0 while the others wait; its failure is raised on all ranks: none waits for ever.
 
@@ -206,26 +185,14 @@ def _complete(partial: Path, final: Path, step: int, progress: Mapping[str, Any]
         "files": files,
         "progress": dict(progress),
     }
-    write_text_atomically(json.dumps(manifest, indent=1, allow_nan=False), partial / MANIFEST)
+    write_text_whole(json.dumps(manifest, indent=1, allow_nan=False), partial / MANIFEST)
     if final.exists():  # the same step again: a run resumed from an older checkpoint passes it a second time
         shutil.rmtree(final)
     os.replace(partial, final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     # Only after the rename: at every moment one complete checkpoint exists. One of a later step is of a past this run
     # has left (it resumed from an older one, or counts larger batches now) and must not be the next to be resumed.
     kept = [path for path in complete_checkpoints(final.parent) if path.name <= final.name][-keep:]
     for old in complete_checkpoints(final.parent):
         if old not in kept:
             shutil.rmtree(old)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable; a no-op where folders cannot be opened."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

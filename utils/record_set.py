@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.files import sync_folder
 from utils.record_framing import RecordError, RecordHeader, pack_record
-from utils.record_writer import RecordWriter, sync_folder
+from utils.record_writer import RecordWriter
 
 
 def write_record_set(

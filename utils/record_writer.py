@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from utils.files import sync_folder
 from utils.record_framing import MAX_LENGTH, RecordError, frame
 
 _SPARSE = 1 << 31  # keys from here on are remembered one by one, the others in a bitmap of 1 bit each
@@ -109,15 +110,3 @@ class RecordWriter:
 
 def _partial(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` survive a power cut, where the system allows opening a folder."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

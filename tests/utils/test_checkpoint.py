@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, on any number of ranks, with damage named; and atomic single files."""
+"""Checkpoints: whole or not at all, on any number of ranks, with damage named."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from utils.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     read_manifest,
-    save_atomically,
     save_checkpoint,
     stored_shapes,
-    write_text_atomically,
 )
 
 ROWS = torch.arange(10.0).reshape(5, 2)
@@ -175,14 +173,3 @@ def test_a_save_that_fails_on_one_rank_says_why_on_all_and_keeps_the_last(
     latest = latest_checkpoint(tmp_path)
     assert latest is not None
     assert latest.name == "step_000000001"
-
-
-def test_atomic_files_keep_the_old_one_when_writing_fails(tmp_path: Path) -> None:
-    path = tmp_path / "model.pt"
-    save_atomically({"weight": torch.ones(2)}, path)
-    with pytest.raises(Exception, match="pickle"):
-        save_atomically({"weight": lambda: None}, path)
-    assert torch.load(path, weights_only=True)["weight"].tolist() == [1.0, 1.0]
-    write_text_atomically("a", tmp_path / "a.txt")
-    write_text_atomically("b", tmp_path / "a.txt")
-    assert (tmp_path / "a.txt").read_text() == "b"
