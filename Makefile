@@ -10,7 +10,8 @@ help:
 	@echo "make quickstart   data, 2-rank training, verification, ONNX: a few minutes on a CPU"
 	@echo "make test         everything CI runs: ruff, mypy, pytest"
 	@echo "make lint         ruff and mypy only"
-	@echo "make bench        training steps of the backbones, written to benchmarks/results/"
+	@echo "make bench        training steps of the backbones: a table, and JSON in work_dirs/benchmarks/"
+	@echo "make clean        remove .venv and caches; data/ and work_dirs/ stay"
 
 quickstart: $(VENV)/.run
 	$(RUN) -m tools.quickstart

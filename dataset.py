@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -161,6 +164,18 @@ class BatchStream:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # OpenCV's own threads would fight the other workers for cores
+    # Launchers and terminals signal the whole process group, but the rank decides when to stop: its last step still
+    # needs the readers, and torch makes an error of a reader that dies. So only the rank itself can end them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _unchanged(item: Any) -> Any:

@@ -95,9 +95,12 @@ def train(config: Config, inputs: Inputs, ranks: Ranks, arguments: Sequence[str]
         first_step, lines = resumed.first_step, lines + resumed.lines
         if ranks.is_main and first_step:
             trim_metrics(folder, resumed.steps_done)
-    write_provenance(run, arguments)
+    if first_step < plan.total_steps or not config.resume:
+        write_provenance(run, arguments)
+    else:
+        lines.append("nothing is left to train; config.json and run.json stay those of the run")
     with RunLog(folder, is_main=ranks.is_main, total_steps=plan.total_steps, first_step=first_step) as log:
-        log.info("\n".join([summary(config, inputs), f"ranks: {ranks.world_size} on {ranks.device.type}", *lines]))
+        log.info("\n".join([summary(run.config, inputs), f"ranks: {ranks.world_size} on {ranks.device.type}", *lines]))
         if first_step == 0:
             log.info("verifying the untrained net") if run.pair_sets else None
             verify_run(run, log, 0)  # the untrained net: a broken verification shows now, not after an epoch
@@ -119,7 +122,7 @@ def train(config: Config, inputs: Inputs, ranks: Ranks, arguments: Sequence[str]
                     log.sync()
                     save_run(run, done)
             if result.stop_requested:
-                log.info(f"stopped by SIGTERM after step {done}; resume=True goes on from here")
+                log.info(f"stopped by a signal after step {done}; resume=True goes on from here")
                 return STOPPED
         finish(run, log)
     return 0

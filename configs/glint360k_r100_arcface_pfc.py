@@ -14,7 +14,7 @@ config.num_image = 17091657
 config.val_targets = ("lfw", "cfp_fp", "agedb_30")
 
 config.network = "r100"
-config.precision = "bf16"  # fp16 on GPUs older than Ampere
+config.precision = "auto"  # bf16, or fp16 on GPUs older than Ampere
 config.num_workers = 8
 
 config.head = "arcface"

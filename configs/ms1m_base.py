@@ -16,7 +16,7 @@ config.num_image = 5179510
 config.val_targets = ("lfw", "cfp_fp", "agedb_30")
 
 config.network = "r50"
-config.precision = "bf16"  # fp16 on GPUs older than Ampere
+config.precision = "auto"  # bf16, or fp16 on GPUs older than Ampere
 config.num_workers = 8
 
 config.batch_size = 128

@@ -12,7 +12,7 @@ config.verbose = 0  # at the end of each epoch
 
 config.network = "tiny"
 config.embedding_size = 256
-config.precision = "bf16"
+config.precision = "auto"
 config.head = "svsoftmax"
 config.head_options = {"margin": 0.6, "virtual_logit_cap": 15.0}
 

@@ -15,6 +15,8 @@ from eval.charts import Point, Series, line_chart, number
 
 Record = Mapping[str, Any]
 
+SHOWN_HASH = 16  # characters of a SHA-256 in a table; its title holds all 64
+
 # metrics.jsonl key, title, unit, factor
 TRAIN_CURVES = (
     ("loss", "Loss", "", 1.0),
@@ -154,7 +156,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for row in rows:
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[:-1])
-        lines.append(f'<tr>{cells}<td class="wrap"><code>{escape(row[-1])}</code></td></tr>')
+        digest = escape(row[-1])
+        lines.append(f'<tr>{cells}<td><code title="{digest}">{digest[:SHOWN_HASH]}</code></td></tr>')
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 

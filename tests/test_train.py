@@ -108,15 +108,20 @@ def test_two_ranks_train_verify_and_save(config: Path, tmp_path: Path) -> None:
     assert "resume=True" in again.stderr
 
 
-def stop_after(config: Path, text: str, *arguments: str) -> int:
-    """Starts a run, sends SIGTERM when a line with `text` appears, returns the exit status."""
+def stop_after(config: Path, text: str, *arguments: str, kind: int = signal.SIGTERM) -> int:
+    """Starts a run, signals its whole process group, readers included, when a line with `text` appears."""
     process = subprocess.Popen(
-        command(config, *arguments), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        command(config, *arguments),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
         if text in line:
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, kind)
     return process.wait(timeout=100)
 
 
@@ -124,7 +129,8 @@ def stop_after(config: Path, text: str, *arguments: str) -> int:
 def test_stopped_broken_and_resumed_runs_end_like_an_uninterrupted_one(config: Path, tmp_path: Path) -> None:
     folder, whole = tmp_path / "stopped", tmp_path / "whole"
     assert stop_after(config, "step 2/12", f"output={folder}") == 143
-    assert "stopped by SIGTERM after step" in (folder / "training.log").read_text()
+    assert "stopped by a signal after step" in (folder / "training.log").read_text()
+    assert stop_after(config, "step 6/12", f"output={folder}", "resume=True", kind=signal.SIGINT) == 143
     checkpoints = sorted(path.name for path in (folder / "checkpoints").iterdir())
     model = (folder / "model.pt").read_bytes()
 
@@ -147,6 +153,12 @@ def test_stopped_broken_and_resumed_runs_end_like_an_uninterrupted_one(config: P
     assert [(line["step"], line["accuracy"]) for line in metrics(folder, "verification")] == [
         (line["step"], line["accuracy"]) for line in metrics(whole, "verification")
     ]
+
+    records = [(folder / name).read_bytes() for name in ("config.json", "run.json")]
+    finished = train(config, f"output={folder}", "resume=True", "lr=0.01")
+    assert finished.returncode == 0, finished.stderr
+    assert "nothing is left to train" in finished.stdout
+    assert [(folder / name).read_bytes() for name in ("config.json", "run.json")] == records
 
 
 @pytest.mark.slow

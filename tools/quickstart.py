@@ -31,7 +31,17 @@ def main() -> int:
         verification = ("-m", "eval.verification", "--model", config.output or "", "--data", config.rec)
         # The last weights, not the best ones: those were chosen by this very set.
         _call("3/4 verify the trained network", *verification, "--targets", target, "--checkpoint", "last")
-        _call("4/4 export to ONNX and compare with PyTorch", "-m", "tools.export_onnx", config.output or "")
+        _call(
+            "4/4 export to ONNX and compare with PyTorch",
+            "-m",
+            "tools.export_onnx",
+            config.output or "",
+            "--checkpoint",
+            "last",
+        )
+    except KeyboardInterrupt:
+        print("\nquickstart was interrupted; `make quickstart` goes on from the last checkpoint", file=sys.stderr)
+        return 130
     except subprocess.CalledProcessError as error:
         print(f"\nquickstart stopped: `{shlex.join(error.cmd)}` ended with status {error.returncode}", file=sys.stderr)
         return int(error.returncode) or 1
@@ -43,7 +53,14 @@ def _call(title: str, *arguments: str) -> None:
     print(f"\n== {title} ==\n$ {shlex.join(('python', *arguments))}", flush=True)
     # torchrun would say on every start that it sets one thread per process; train.py shares the cores out itself.
     environment = {"OMP_NUM_THREADS": "1", **os.environ} if "torch.distributed.run" in arguments else None
-    subprocess.run([sys.executable, *arguments], check=True, env=environment)
+    with subprocess.Popen([sys.executable, *arguments], env=environment) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it has got the Ctrl-C too, and saves; killing it now would lose that
+            raise
+    if status:
+        raise subprocess.CalledProcessError(status, ["python", *arguments])
 
 
 def _untrained_accuracy(run: Path, target: str) -> float:

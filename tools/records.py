@@ -190,6 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 fills=options.fill_borders,
             )
             print(f"{options.output / 'train.rec'}: {images} images of {identities} identities")
+            size = (options.output / "property").read_text().strip().split(",")[1:]
+            if size != ["112", "112"]:
+                print(f"note: images are {'x'.join(size)}; face nets take 112x112, aligned (--size 112 resizes)")
             return 0
         report = inspect_set(options.set, decode=options.decode)
     except (DataError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from dataset import BatchStream, Source, batches_per_epoch, build_loader
 from eval.pairs import PairSet
 from losses import PartialFC, build_head
 from losses.prototype_optimizer import PrototypeOptimizer
-from training.precision import LossScaler
+from training.precision import LossScaler, resolve_precision
 from training.preflight import Inputs
 from utils.config import Config
 from utils.distributed import Ranks
@@ -87,7 +88,8 @@ def build_run(config: Config, ranks: Ranks, inputs: Inputs) -> Run:
     if inputs.source is None or inputs.problems:
         raise ValueError("build_run: the preflight found problems: " + "; ".join(inputs.problems))
     source = inputs.source
-    config = replace(config, num_classes=source.num_classes, num_image=len(source))
+    precision = cast('Literal["fp32", "bf16", "fp16"]', resolve_precision(config.precision, ranks.device))
+    config = replace(config, num_classes=source.num_classes, num_image=len(source), precision=precision)
     global_batch_size = min(config.batch_size * ranks.world_size, len(source))
     plan = Plan(
         batches_per_epoch(len(source), config.batch_size * ranks.world_size),

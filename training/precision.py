@@ -1,12 +1,28 @@
-"""The loss scale of fp16 training as a small state machine on the host. No tensors and no ranks here."""
+"""Which precision a device trains in, and the loss scale of fp16 as a small state machine. No tensors, no ranks."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 INITIAL_SCALE = 2.0**16
 GROWTH_INTERVAL = 2000
 SMALLEST_SCALE = 2.0**-14  # below fp16's smallest normal number scaling can no longer be what is wrong
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """What "auto" means on a device; anything else stays as it is.
+
+    bf16 where the hardware multiplies it; where it would be emulated, many times slower than fp32 on CPUs, fp16 on GPUs
+    and fp32 on CPUs.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    has_units = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return "bf16" if has_units else "fp32"
 
 
 class LossScaler:

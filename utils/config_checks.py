@@ -56,8 +56,9 @@ def missing_data_message(config: Config) -> str | None:
     if config.rec.startswith(WITHOUT_FOLDER) or location.exists():
         return None
     return (
-        f"{config.source}: rec = {config.rec!r}, but there is no {location.absolute()}. Put the data there (train.rec "
-        "and train.idx, or one folder of images per identity), or name its place with rec=/path/to/data. "
+        f"rec = {config.rec!r} (from {config.source} or the command line), but there is no {location.absolute()}. "
+        "Put the data there (train.rec and train.idx, or one folder of images per identity), or name its place with "
+        "rec=/path/to/data. "
         "An image folder is packed by `python -m tools.records pack`."
     )
 

@@ -105,8 +105,9 @@ class Config:
     clip_scope: Literal["backbone", "all"] = key(
         "backbone", "whose gradients the norm counts; `all` includes the prototypes of all ranks")
 
-    precision: Literal["fp32", "bf16", "fp16"] = key(
-        "fp32", "of the backbone; fp16 scales the loss and needs a GPU", group="Run")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
+        "fp32", "of the backbone; fp16 scales the loss and needs a GPU; `auto`: bf16 where the hardware has it, "
+        "else fp16 on GPUs and fp32 on CPUs", group="Run")
     seed: int = key(2048, "of weights, order, augmentation and sampling", "[0, inf)")
     threads: int | None = key(None, "CPU threads per rank; None: the machine's cores shared among its ranks",
                               "[1, inf)", unit="threads")

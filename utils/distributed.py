@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -17,6 +18,7 @@ from torch._C._distributed_c10d import HashStore
 # How long a rank waits for the others. Nothing that one rank does alone takes nearly as long; torch's own default for a
 # mixed backend is half an hour of silence after a rank has died.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+SAME_REQUEST_SECONDS = 3.0
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -168,16 +170,25 @@ def average_buffers(module: nn.Module) -> None:
 
 
 class StopSignal:
-    """Remembers that SIGTERM arrived, so that the loop can finish its step and save. A second one ends the process.
+    """Remembers that SIGTERM or Ctrl-C arrived, so that the loop can finish its step and save.
 
-    Batch systems send it before they take a machine back. The ranks must agree on the step at which they stop:
-    feed `requested` through a collective.
+    Batch systems send SIGTERM before they take a machine back, often both themselves and through the launcher: what
+    comes within a few seconds of the first is the same request, a later one ends the process as usual. The ranks must
+    agree on the step at which they stop: feed `requested` through a collective.
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        self._since: float | None = None
+        self._previous = {kind: signal.signal(kind, self._on_signal) for kind in (signal.SIGTERM, signal.SIGINT)}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._since is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGTERM, self._previous)
+        if self._since is None:
+            self._since = time.monotonic()
+        elif time.monotonic() - self._since > SAME_REQUEST_SECONDS:
+            signal.signal(number, self._previous[signal.Signals(number)])
+            signal.raise_signal(number)

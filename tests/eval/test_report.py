@@ -74,11 +74,12 @@ def test_the_page_holds_everything_and_fetches_nothing(run):
     text = " ".join(checker.texts)
     for wanted in (
         *("<run> & co", "head svsoftmax", "100 steps", "lfw 93.75% at step 50", "91.25% ± 1.00%", "97.000%"),
-        *("TAR at FAR 0.1", "80.00%", "n/a", SHA, "Loss", "Learning rate", "Verification accuracy"),
+        *("TAR at FAR 0.1", "80.00%", "n/a", SHA[:16], "Loss", "Learning rate", "Verification accuracy"),
         *("python train.py configs/a", "# at commit c0ffee", "python -m eval.verification --model it"),
         *("python -m tools.export_onnx", "6000 in 10 folds", "configs/a run.py"),
     ):
         assert wanted in text, wanted
+    assert f'title="{SHA}"' in page
     assert "Images per second" not in text  # only nulls were logged
     assert "prefers-color-scheme: dark" in page
     assert "width=device-width" in page

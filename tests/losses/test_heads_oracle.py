@@ -31,7 +31,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 COSINE_HEADS = ["normface", "cosface", "arcface", "combined"]
-WARMED_HEADS = ["cosface", "arcface", "virtual_softmax", "svsoftmax"]
+WARMED_HEADS = ["cosface", "arcface", "combined", "virtual_softmax", "svsoftmax"]
 BATCHES = {1: [(9,)], 2: [(5, 5), (6, 3)], 3: [(4, 4, 4), (4, 2, 3), (1, 5, 2)]}
 world_sizes = pytest.mark.parametrize("world_size", [1, 2, 3])
 # one name a class: an alias builds the same head

@@ -1,8 +1,11 @@
-"""The loss scale's state machine."""
+"""Which precision a device gets, and the loss scale's state machine."""
 
 from __future__ import annotations
 
-from training.precision import GROWTH_INTERVAL, INITIAL_SCALE, LossScaler
+import pytest
+import torch
+
+from training.precision import GROWTH_INTERVAL, INITIAL_SCALE, LossScaler, resolve_precision
 
 
 def test_scale_halves_after_an_overflow_and_doubles_after_enough_good_steps() -> None:
@@ -34,3 +37,23 @@ def test_inactive_scaler_never_moves_and_lends_no_scale() -> None:
     assert active.scale == INITIAL_SCALE
     scaler.load_state_dict(active.state_dict())
     assert scaler.scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
+)
+def test_auto_is_bf16_only_where_a_cpu_has_it(
+    capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+@pytest.mark.parametrize(("is_native", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_auto_on_gpus_that_only_emulate_bf16(is_native: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or is_native
+    )
+    assert resolve_precision("auto", torch.device("cuda", 0)) == expected
