@@ -44,7 +44,8 @@ class ClassStatistics(SampleStatistics):
     """What is known after the classes were walked: everything a margin loss needs, each of shape (N,).
 
     Attributes:
-        log_sum: logsumexp over the non-targets j != y of ``head.non_target(similarity_j, *context)``.
+        log_sum: logsumexp over the non-targets j != y of ``head.non_target(similarity_j, *context)``; where the head's
+            ``reduction`` is "sum", their plain sum.
         hardest: max over the non-targets of the similarity, before any filter. Differentiable where the head's
             ``hardest_use`` is "gradient": split evenly among equals, over all ranks.
         hardest_cosine: the same in cosines, differentiable, where a regulariser asks for it; else None.
@@ -62,24 +63,45 @@ class ClassStatistics(SampleStatistics):
 
 
 class Head(nn.Module):
-    """Base of every margin head: set the flags, write ``loss``; everything else has a default.
+    """Base of every margin head: set the flags, write ``target_logit`` or ``loss``; everything else has a default.
 
     The engine hands ``loss`` the same numbers however the classes are sharded, sampled or chunked.
 
     Attributes:
         normalize_embeddings: similarities are taken with x / ||x|| instead of x.
         normalize_prototypes: similarities are taken with w / ||w|| instead of w.
-        scale: factor of the default ``non_target``.
+        reduction: what ``log_sum`` is: "logsumexp" of the non-targets' logits, or the plain "sum" of what
+            ``non_target`` returns.
+        sub_centers: prototypes per class, >= 1; the similarity with a class is that of its best one.
+        needs_prototype_similarity: ``non_target`` also receives the similarity of w_y and w_j, as its second argument;
+            it costs a second product over the classes.
         hardest_use: "gradient" when ``loss`` differentiates ``hardest`` (it then costs a second product in the
-            backward pass), "value" when it only compares with it. The default is the safe one.
-        supports_margin_warmup: whether ``loss`` honours ``margin_factor``.
+            backward pass), "value" when it only compares with it. None is the safe choice: "gradient" where the head
+            writes its own ``loss``.
+        supports_margin_warmup: whether the loss honours ``margin_factor``.
+        scale: factor of the default ``target_logit`` and ``non_target``.
     """
 
-    normalize_embeddings: ClassVar[bool] = False
-    normalize_prototypes: ClassVar[bool] = False
-    hardest_use: ClassVar[Literal["value", "gradient"]] = "gradient"
+    normalize_embeddings: bool = False
+    normalize_prototypes: bool = False
+    reduction: ClassVar[Literal["logsumexp", "sum"]] = "logsumexp"
+    sub_centers: int = 1
+    needs_prototype_similarity: ClassVar[bool] = False
+    hardest_use: ClassVar[Literal["value", "gradient"] | None] = None
     supports_margin_warmup: ClassVar[bool] = False
     scale: float = 1.0
+
+    @property
+    def is_on_cosines(self) -> bool:
+        """Whether similarities are cosines."""
+        return self.normalize_embeddings and self.normalize_prototypes
+
+    @property
+    def differentiates_hardest(self) -> bool:
+        """Whether the loss may send a gradient through ``hardest``."""
+        if self.hardest_use is None:
+            return type(self).loss is not Head.loss
+        return self.hardest_use == "gradient"
 
     def setup(self, num_classes: int, class_counts: Tensor | None = None) -> None:
         """Told once by PartialFC how many classes there are and, where known, images per class, (num_classes,)."""
@@ -95,14 +117,15 @@ class Head(nn.Module):
         return ()
 
     def non_target(self, similarity: Tensor, *context: Tensor) -> Tensor:
-        """Logit of the non-targets, elementwise on a chunk.
+        """Logit of the non-targets (with ``reduction`` "sum": their terms of the loss), elementwise on a chunk.
 
         Must be finite, with a finite derivative, at similarity 0: the engine feeds 0 in the target's place and
         discards what comes out.
 
         Args:
             similarity: (N, chunk).
-            *context: what ``context`` returned, each (N, 1).
+            *context: what ``context`` returned, each (N, 1); before it, where the head needs it, the similarity of w_y
+                and w_j, (N, chunk), also 0 in the target's place.
 
         Returns:
             (N, chunk).
@@ -121,9 +144,13 @@ class Head(nn.Module):
                 cosine = torch.where(norm > 0, cosine / torch.where(norm > 0, norm, 1), 0)
         return cosine
 
+    def target_logit(self, stats: SampleStatistics) -> Tensor:
+        """Logit of the sample's own class, (N,), with the margin in it."""
+        return self.scale * stats.target
+
     def loss(self, stats: ClassStatistics) -> Tensor:
         """Loss of every sample, (N,); a pure function of ``stats`` and the head's parameters."""
-        raise NotImplementedError(f"{type(self).__name__} must define loss(stats) -> (N,) tensor")
+        return softmax_loss(self.target_logit(stats), stats.log_sum)
 
 
 def softmax_loss(target_logit: Tensor, *others: Tensor) -> Tensor:

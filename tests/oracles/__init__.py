@@ -1,0 +1,18 @@
+"""Dense float64 formulas of every head and regulariser, written from the papers; never imports product code.
+
+Each oracle builds the whole (N, C) logit matrix and leaves the derivative to autograd: slow, large, and obvious.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from tests.oracles import angular, regularizers, softmax, virtual
+from tests.oracles.dense import Dense, cross_entropy, is_right, unit
+
+HEAD_ORACLES: dict[str, Callable[..., Tensor]] = {**softmax.ORACLES, **angular.ORACLES, **virtual.ORACLES}
+REGULARIZER_ORACLES: dict[str, Callable[[Dense], Tensor]] = regularizers.ORACLES
+
+__all__ = ["HEAD_ORACLES", "REGULARIZER_ORACLES", "Dense", "cross_entropy", "is_right", "unit"]
