@@ -6,20 +6,24 @@ import difflib
 import inspect
 from typing import Any
 
-from losses.angular import ArcFace, Combined, CosFace
+from losses.angular import ArcFace, Combined, CosFace, SphereFace, SubCenterArcFace
 from losses.head import ClassStatistics, Head, SampleStatistics, softmax_loss
 from losses.partial_fc import PartialFC
 from losses.regularizers import REGULARIZERS, Regularizer
-from losses.softmax import NormFace, Softmax
+from losses.softmax import Hinge, NormFace, SoftMargin, Softmax
 from losses.virtual import SVSoftmax, VirtualSoftmax
 
 HEADS: dict[str, type[Head]] = {
     "softmax": Softmax,
     "ce": Softmax,
+    "hinge": Hinge,
+    "soft_margin": SoftMargin,
     "normface": NormFace,
     "cosface": CosFace,
     "arcface": ArcFace,
     "combined": Combined,
+    "sphereface": SphereFace,
+    "subcenter_arcface": SubCenterArcFace,
     "virtual_softmax": VirtualSoftmax,
     "svsoftmax": SVSoftmax,
 }

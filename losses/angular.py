@@ -1,14 +1,14 @@
-"""Margins on the angle or cosine of the target: CosFace, ArcFace and their combination."""
+"""Margins on the angle or cosine of the target: CosFace, ArcFace, SphereFace, sub-centre ArcFace, combinations."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from losses.head import ClassStatistics, Head, softmax_loss
+from losses.head import Head, SampleStatistics
 
 _LARGEST_COSINE = 1 - 1e-7  # the next float32 below 1 that keeps 1 - cos^2 away from 0
 
@@ -24,7 +24,7 @@ class MonotoneAngle(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, cosine: Tensor, angle_factor: Tensor, angle_margin: Tensor) -> Tensor:
-        """(N,) cosines and 0-dim m1, m2 (radians) -> (N,) psi."""
+        """(N,) cosines, m1 and m2 (radians), each 0-dim or (N,) -> (N,) psi."""
         ctx.save_for_backward(cosine, angle_factor, angle_margin)
         sine = ((1 - cosine) * (1 + cosine)).clamp_min(0).sqrt()
         phi = angle_factor * torch.atan2(sine, cosine) + angle_margin
@@ -48,40 +48,47 @@ class Combined(Head):
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR 2019, the section
     that combines multiplicative angular, additive angular and additive cosine margins in one framework. Differs: psi is
-    continued monotonically past pi (see MonotoneAngle), and its gradient is exact.
+    continued monotonically past pi (see MonotoneAngle), and its gradient is exact unless asked otherwise.
 
     Args:
         scale: s > 0.
         m1: factor of the angle, >= 1.
         m2: angle added, radians, 0 .. pi.
         m3: cosine subtracted, >= 0.
+        gradient: "exact", or "straight_through": d psi / d cos(theta) is taken as 1, as in implementations that
+            compute the margin without gradients.
     """
 
     normalize_embeddings = True
     normalize_prototypes = True
-    hardest_use = "value"
     supports_margin_warmup = True
 
-    def __init__(self, scale: float = 64.0, m1: float = 1.0, m2: float = 0.0, m3: float = 0.0) -> None:
+    def __init__(
+        self, scale: float = 64.0, m1: float = 1.0, m2: float = 0.0, m3: float = 0.0,
+        gradient: Literal["exact", "straight_through"] = "exact",
+    ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__.lower()
         if not scale > 0:
             raise ValueError(f"{name}: scale must be > 0, got {scale}")
         if not m1 >= 1:
-            raise ValueError(f"{name}: m1 (factor of the angle) must be >= 1, got {m1}")
+            raise ValueError(f"{name}: the factor of the angle must be >= 1, got {m1}")
         if not 0 <= m2 <= math.pi:
             raise ValueError(f"{name}: the angular margin (radians) must lie in 0 .. pi, got {m2}")
         if not m3 >= 0:
             raise ValueError(f"{name}: the cosine margin must be >= 0, got {m3}")
-        self.scale, self.m1, self.m2, self.m3 = scale, m1, m2, m3
+        if gradient not in ("exact", "straight_through"):
+            raise ValueError(f"{name}: gradient must be 'exact' or 'straight_through', got {gradient!r}")
+        self.scale, self.m1, self.m2, self.m3, self.gradient = scale, m1, m2, m3, gradient
 
-    def loss(self, stats: ClassStatistics) -> Tensor:
-        """(N,) cross entropy with the margins on the target; margin_factor f uses 1 + f (m1 - 1), f m2 and f m3."""
-        factor = stats.margin_factor
-        psi = stats.target
+    def target_logit(self, stats: SampleStatistics) -> Tensor:
+        """(N,) logit with the margins; margin_factor f uses 1 + f (m1 - 1), f m2 and f m3."""
+        factor, psi = stats.margin_factor, stats.target
         if self.m1 != 1 or self.m2 != 0:
             psi = MonotoneAngle.apply(stats.target, 1 + factor * (self.m1 - 1), factor * self.m2)
-        return softmax_loss(self.scale * (psi - factor * self.m3), stats.log_sum)
+        if self.gradient == "straight_through":
+            psi = stats.target + (psi - stats.target).detach()
+        return self.scale * (psi - factor * self.m3)
 
 
 class ArcFace(Combined):
@@ -92,10 +99,53 @@ class ArcFace(Combined):
     Args:
         scale: s > 0.
         margin: m, radians, 0 .. pi.
+        gradient: "exact", or "straight_through" for the gradient s of implementations that compute the margin without
+            gradients (insightface's arcface_torch). They agree in value while theta + m <= pi; past it
+            those let the logit rise again, ours keeps falling.
     """
 
-    def __init__(self, scale: float = 64.0, margin: float = 0.5) -> None:
-        super().__init__(scale=scale, m2=margin)
+    def __init__(
+        self, scale: float = 64.0, margin: float = 0.5, gradient: Literal["exact", "straight_through"] = "exact"
+    ) -> None:
+        super().__init__(scale=scale, m2=margin, gradient=gradient)
+
+
+class SubCenterArcFace(ArcFace):
+    """ArcFace with K sub-centres per class: cos(theta_j) = max_k cos(w_jk, x), for the target and all others.
+
+    Source: Deng et al., "Sub-center ArcFace: Boosting Face Recognition by Large-Scale Noisy Web Faces", ECCV 2020. The
+    gradient goes to the best sub-centre alone. K = 1 is ArcFace. Prototypes and their optimizer state take K times the
+    memory, the product over the classes K times the time.
+
+    Args:
+        scale: s > 0.
+        margin: m, radians, 0 .. pi.
+        sub_centers: K >= 1; the paper prefers 3.
+    """
+
+    def __init__(self, scale: float = 64.0, margin: float = 0.5, sub_centers: int = 3) -> None:
+        super().__init__(scale=scale, margin=margin)
+        if sub_centers < 1:
+            raise ValueError(f"subcenter_arcface: sub_centers must be >= 1, got {sub_centers}")
+        self.sub_centers = sub_centers
+
+
+class SphereFace(Combined):
+    """Target logit s psi(m theta), with embeddings and prototypes normalised.
+
+    Source: Liu et al., "SphereFace Revived: Unifying Hyperspherical Face Recognition", TPAMI 2022. Differs: its
+    authors' code computes psi without gradients; ours is exact unless asked otherwise.
+
+    Args:
+        scale: s > 0.
+        margin: m >= 1, real.
+        gradient: "exact", or "straight_through" for the authors' gradient.
+    """
+
+    def __init__(
+        self, scale: float = 30.0, margin: float = 1.5, gradient: Literal["exact", "straight_through"] = "exact"
+    ) -> None:
+        super().__init__(scale=scale, m1=margin, gradient=gradient)
 
 
 class CosFace(Combined):

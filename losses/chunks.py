@@ -1,4 +1,4 @@
-"""Walks one rank's classes in chunks, forward and backward. Knows heads and products; knows nothing of other ranks."""
+"""Walks one rank's classes in chunks, forward and backward. Knows nothing of other ranks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from losses.head import Head
+from losses.kernels import ChunkKernel, Share, finite
 from losses.options import EngineOptions
 from losses.products import inverse_norm, matmul, project_rows, project_unit
+from losses.scores import NO_LOGIT, Scorer
 
-_NO_LOGIT = float("-inf")
 # Bytes of logits per chunk: on CPU a chunk must stay in the cache between the product and its exponential; a GPU
 # wants products large enough to fill it.
 _CPU_CHUNK_BYTES = 1 << 20
@@ -28,9 +29,9 @@ class Found:
         ties: how many classes share it (0 unless it is differentiated).
         hardest_cosine: the same in cosines, where it must be kept apart.
         cosine_ties: how many classes share that.
-        largest: largest logit of a non-target.
-        total: sum over non-targets of exp(logit - largest).
-        context_slopes: for each differentiable context, sum of exp(logit - largest) * d logit / d context.
+        largest: largest logit of a non-target; 0 where the head asks for a plain sum.
+        total: sum over non-targets of exp(logit - largest), or of the terms themselves.
+        context_slopes: for each differentiable context, the derivative of ``total`` by it.
     """
 
     hardest: Tensor
@@ -42,12 +43,31 @@ class Found:
     context_slopes: list[Tensor]
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """What flows back into a walk; every tensor is (N,).
+
+    Attributes:
+        coefficient: gradient of the loss by the global sum of exp(logit - shift), or of the terms.
+        shift: what that sum is relative to.
+        hardest: global value and gradient per tied class, where differentiated.
+        hardest_cosine: the same in cosines.
+    """
+
+    coefficient: Tensor
+    shift: Tensor
+    hardest: tuple[Tensor, Tensor] | None
+    hardest_cosine: tuple[Tensor, Tensor] | None
+
+
 class ChunkWalk:
     """One walk over the classes and the way back.
 
+    Prototypes are (C * sub_centers, D), the rows of a class side by side; chunks hold whole classes.
+
     Args:
         head: flags and non_target.
-        column: (N,) row of the sample's class here, -1 where elsewhere.
+        column: (N,) column of the sample's class here, -1 where elsewhere.
         norm: (N,) embedding norms.
         options: chunk size, budget, precision, filter.
         column_logit: (C,) added to the logits of each class, or None.
@@ -58,185 +78,142 @@ class ChunkWalk:
         self, head: Head, column: Tensor, norm: Tensor, options: EngineOptions, column_logit: Tensor | None,
         context_needs_grad: Sequence[bool],
     ) -> None:  # fmt: skip
-        is_cosine = head.normalize_embeddings and head.normalize_prototypes
-        self.head, self.column, self.options, self.column_logit = head, column, options, column_logit
-        self.is_plain = type(head).non_target is Head.non_target
-        self.wants_cosine = options.wants_hardest_cosine and not is_cosine
-        self.differentiates_hardest = head.hardest_use == "gradient" or (options.wants_hardest_cosine and is_cosine)
+        self.head, self.options = head, options
+        self.differentiates_hardest = head.differentiates_hardest or (
+            options.wants_hardest_cosine and head.is_on_cosines
+        )
         self.differentiable_context = [index for index, needs in enumerate(context_needs_grad) if needs]
         self.unit = torch.ones_like(norm) if head.normalize_embeddings else inverse_norm(norm)
+        self.scorer = Scorer(head, column, self.unit, options)
+        self.kernel = ChunkKernel(head, column, options, column_logit, self.differentiable_context)
         self.kept: list[Tensor] = []
         self.kept_shifts: list[Tensor] = []
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether log_sum is the plain sum of what non_target returns."""
+        return self.kernel.is_sum
 
     def kept_tensors(self) -> list[Tensor]:
         """Hands over what the backward pass reuses: kernels, then shifts. Keep them through save_for_backward."""
         kept, self.kept, shifts, self.kept_shifts = self.kept, [], self.kept_shifts, []
         return [*kept, *shifts]
 
-    def forward(self, operand: Tensor, prototypes: Tensor, context: Sequence[Tensor]) -> Found:
-        """Online max and sum over the chunks; (N, D), (C, D) and (N,) contexts in."""
-        empty = operand.new_full((operand.shape[0],), _NO_LOGIT)
-        zero = operand.new_zeros(operand.shape[0])
-        slopes = [zero.clone() for _ in self.differentiable_context]
-        found = Found(empty, zero, empty, zero, empty, zero, slopes)
-        budget = 0 if self.differentiates_hardest or self.wants_cosine else self.options.memory_budget
-        for rows in self._chunks(prototypes, operand):
-            similarity, cosine = self._similarity(operand, prototypes, rows)
-            hardest = similarity.amax(dim=1)
-            if self.differentiates_hardest:
-                found.ties = _count_ties(found.hardest, found.ties, hardest, similarity)
-            found.hardest = torch.maximum(found.hardest, hardest)
-            if cosine is not None:
-                top = cosine.amax(dim=1)
-                found.cosine_ties = _count_ties(found.hardest_cosine, found.cosine_ties, top, cosine)
-                found.hardest_cosine = torch.maximum(found.hardest_cosine, top)
-            budget -= similarity.numel() * similarity.element_size()
-            self._accumulate(found, similarity, hardest, rows, context, keep=budget >= 0)
-        return found
-
-    def backward(
-        self, operand: Tensor, prototypes: Tensor, context: Sequence[Tensor], coefficient: Tensor, shift: Tensor,
-        kept: Sequence[Tensor], hardest: tuple[Tensor, Tensor] | None, hardest_cosine: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Gradients of the operand and the prototypes.
+    def forward(self, operand: Tensor, prototypes: Tensor, own: Tensor | None, context: Sequence[Tensor]) -> Found:
+        """Online max and sum over the chunks.
 
         Args:
             operand: (N, D).
-            prototypes: (C, D).
-            context: each (N,).
-            coefficient: (N,) upstream gradient of log_sum over the global sum of exp(logit - shift).
-            shift: (N,) what the global sum is relative to.
-            kept: what ``kept_tensors`` handed over.
-            hardest: global value and gradient per tied class, (N,) each, where differentiated.
-            hardest_cosine: the same in cosines.
+            prototypes: (C * sub_centers, D).
+            own: (N, D) the samples' own prototypes, where the head needs them.
+            context: (N,) each.
+        """
+        empty = operand.new_full((operand.shape[0],), NO_LOGIT)
+        zero = operand.new_zeros(operand.shape[0])
+        slopes = [zero.clone() for _ in self.differentiable_context]
+        found = Found(empty, zero, empty, zero, zero if self.is_sum else empty, zero, slopes)
+        needs_products = self.differentiates_hardest or self.scorer.wants_cosine or own is not None
+        budget = 0 if needs_products else self.options.memory_budget
+        for classes, rows in self._chunks(prototypes, operand):
+            scores = self.scorer(operand, own, prototypes[rows], classes.start)
+            hardest = scores.similarity.amax(dim=1)
+            if self.differentiates_hardest:
+                found.ties = _count_ties(found.hardest, found.ties, hardest, scores.similarity)
+            found.hardest = torch.maximum(found.hardest, hardest)
+            if scores.cosine is not None:
+                top = scores.cosine.amax(dim=1)
+                found.cosine_ties = _count_ties(found.hardest_cosine, found.cosine_ties, top, scores.cosine)
+                found.hardest_cosine = torch.maximum(found.hardest_cosine, top)
+            share = self.kernel(scores, classes.start, context, found.largest, hardest=hardest)
+            shift = _add(found, share)
+            budget -= share.kernel.numel() * share.kernel.element_size() * self.head.sub_centers
+            if budget >= 0:
+                self.kept.append(self.scorer.spread(share.kernel, scores.winner))
+                self.kept_shifts.append(shift)
+        return found
 
-        Returns:
-            (N, D) and (C, D).
+    def backward(
+        self, operand: Tensor, prototypes: Tensor, own: Tensor | None, context: Sequence[Tensor], upstream: Upstream,
+        kept: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        """Gradients of the operand (N, D), the prototypes (C * sub_centers, D) and, where needed, ``own`` (N, D).
+
+        Args:
+            operand: (N, D).
+            prototypes: (C * sub_centers, D).
+            own: (N, D) or None.
+            context: (N,) each.
+            upstream: gradients of what the walk found.
+            kept: what ``kept_tensors`` handed over.
         """
         g_operand, g_prototypes = torch.zeros_like(operand), torch.empty_like(prototypes)
-        g_unit = torch.zeros_like(operand) if hardest_cosine is not None else None
+        g_unit = torch.zeros_like(operand) if upstream.hardest_cosine is not None else None
+        g_own = torch.zeros_like(own) if own is not None else None
         kernels, shifts = kept[: len(kept) // 2], kept[len(kept) // 2 :]
         unit_operand = operand * self.unit.unsqueeze(1) if g_unit is not None else operand
-        factor = self.head.scale if self.is_plain else 1.0
-        for index, rows in enumerate(self._chunks(prototypes, operand)):
-            chunk, cosine = prototypes[rows], None
+        factor = upstream.coefficient * (self.head.scale if self.kernel.is_plain else 1.0)
+        is_reduced, normalizes = self.options.is_reduced, self.head.normalize_prototypes
+        for index, (classes, rows) in enumerate(self._chunks(prototypes, operand)):
+            chunk, scores, share = prototypes[rows], None, None
             if index < len(kernels):
-                slope = kernels[index] * (coefficient * factor * (shifts[index] - shift).exp()).unsqueeze(1)
+                slope = kernels[index] * (factor * (shifts[index] - upstream.shift).exp()).unsqueeze(1)
             else:
-                similarity, cosine = self._similarity(operand, prototypes, rows)
+                scores = self.scorer(operand, own, chunk, classes.start)
                 # Recomputed by the same product of the same shape: ties compare equal bit for bit.
-                ties = similarity == hardest[0].unsqueeze(1) if hardest is not None else None
-                slope = self._kernel(similarity, rows, context, shift)[0] * (coefficient * factor).unsqueeze(1)
-                if hardest is not None and ties is not None:
-                    slope += ties * hardest[1].unsqueeze(1)
+                ties = _ties(scores.similarity, upstream.hardest)
+                share = self.kernel(scores, classes.start, context, upstream.shift, upstream.shift)
+                slope = share.kernel * factor.unsqueeze(1)
+                slope = self.scorer.spread(slope if ties is None else slope + ties, scores.winner)
             inverse = inverse_norm(torch.linalg.vector_norm(chunk, dim=1))
-            if self.head.normalize_prototypes:
-                slope = slope * inverse
-            g_operand += matmul(slope, chunk, self.options.is_reduced)
-            g_chunk = matmul(slope.t(), operand, self.options.is_reduced)
-            if self.head.normalize_prototypes:
+            slope = slope * inverse if normalizes else slope
+            g_operand += matmul(slope, chunk, is_reduced)
+            g_chunk = matmul(slope.t(), operand, is_reduced)
+            if own is not None and g_own is not None and share is not None and share.between is not None:
+                slope = share.between * factor.unsqueeze(1)
+                slope = slope * inverse if normalizes else slope
+                g_own += matmul(slope, chunk, is_reduced)
+                g_chunk += matmul(slope.t(), own, is_reduced)
+            if normalizes:
                 g_chunk = project_rows(g_chunk, chunk, inverse)
-            if g_unit is not None and hardest_cosine is not None and cosine is not None:
-                slope = (cosine == hardest_cosine[0].unsqueeze(1)) * hardest_cosine[1].unsqueeze(1) * inverse
+            ties = _ties(scores.cosine, upstream.hardest_cosine) if scores is not None else None
+            if g_unit is not None and scores is not None and ties is not None:
+                slope = self.scorer.spread(ties, scores.cosine_winner) * inverse
                 g_unit += slope @ chunk
                 g_chunk = g_chunk + project_rows(slope.t() @ unit_operand, chunk, inverse)
             g_prototypes[rows] = g_chunk
         if g_unit is not None:
             g_operand += g_unit if self.head.normalize_embeddings else project_unit(g_unit, unit_operand, self.unit)
-        return g_operand, g_prototypes
+        return g_operand, g_prototypes, g_own
 
-    def _chunks(self, prototypes: Tensor, operand: Tensor) -> Iterator[slice]:
-        size = self.options.chunk_size
+    def _chunks(self, prototypes: Tensor, operand: Tensor) -> Iterator[tuple[slice, slice]]:
+        """Classes of each chunk, and their rows."""
+        width, size = self.head.sub_centers, self.options.chunk_size
         if size is None:
             wanted = _GPU_CHUNK_BYTES if operand.is_cuda else _CPU_CHUNK_BYTES
-            size = max(64, wanted // max(1, operand.shape[0] * operand.element_size()))
-        for start in range(0, prototypes.shape[0], size):
-            yield slice(start, min(start + size, prototypes.shape[0]))
-
-    def _similarity(self, operand: Tensor, prototypes: Tensor, rows: slice) -> tuple[Tensor, Tensor | None]:
-        """(N, chunk) similarities and, where asked for, cosines; -inf in the target's place."""
-        chunk = prototypes[rows]
-        similarity = matmul(operand, chunk.t(), self.options.is_reduced)
-        cosine = None
-        if self.head.normalize_prototypes or self.wants_cosine:
-            inverse = inverse_norm(torch.linalg.vector_norm(chunk, dim=1))
-            if self.wants_cosine:
-                cosine = similarity * inverse * self.unit.unsqueeze(1)
-                self._overwrite_target(cosine, rows, _NO_LOGIT)
-            if self.head.normalize_prototypes:
-                similarity *= inverse
-        self._overwrite_target(similarity, rows, _NO_LOGIT)
-        return similarity, cosine
-
-    def _overwrite_target(self, values: Tensor, rows: slice, fill: float) -> None:
-        """Writes ``fill`` where a sample meets its own class; by index, so that no shape depends on data."""
-        place = self.column - rows.start
-        inside = (place >= 0) & (place < values.shape[1])
-        place = place.clamp(0, values.shape[1] - 1).unsqueeze(1)
-        current = values.gather(1, place)
-        values.scatter_(1, place, torch.where(inside.unsqueeze(1), fill, current))
-
-    def _accumulate(
-        self, found: Found, similarity: Tensor, hardest: Tensor, rows: slice, context: Sequence[Tensor], keep: bool
-    ) -> None:
-        """Adds one chunk to the running sum; ``similarity`` is consumed."""
-        if self.is_plain and self.column_logit is None and self.options.interclass_filter is None:
-            largest = self.head.scale * hardest  # saves a pass over the chunk
-            kernel, slopes, _ = self._kernel(similarity, rows, context, None, found.largest, largest)
-            total = kernel.sum(dim=1)
-        else:
-            kernel, slopes, (largest, total) = self._kernel(similarity, rows, context, None, found.largest)
-        top = torch.maximum(found.largest, largest)
-        shift = _finite(top)
-        rescale = (found.largest - shift).exp()
-        found.total = found.total * rescale + total
-        found.context_slopes = [old * rescale + new for old, new in zip(found.context_slopes, slopes, strict=True)]
-        found.largest = top
-        if keep:
-            self.kept.append(kernel)
-            self.kept_shifts.append(shift)
-
-    def _kernel(
-        self, similarity: Tensor, rows: slice, context: Sequence[Tensor], shift: Tensor | None,
-        running: Tensor | None = None, largest: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor], tuple[Tensor, Tensor]]:  # fmt: skip
-        """exp(logit - shift) * d logit / d similarity (without the plain scale), slopes by context, (max, sum).
-
-        ``shift`` None takes the running maximum including this chunk, of which ``largest`` may already be known.
-        """
-        limit = self.options.interclass_filter
-        dropped = similarity > limit if limit is not None else None
-        if self.is_plain:
-            logit, leaves = similarity.mul_(self.head.scale), []
-        else:
-            self._overwrite_target(similarity, rows, 0.0)
-            with torch.enable_grad():
-                leaf = similarity.detach().requires_grad_()
-                columns = [value.detach().unsqueeze(1) for value in context]
-                for index in self.differentiable_context:
-                    columns[index].requires_grad_()
-                output = self.head.non_target(leaf, *columns)
-            leaves = [leaf, *(columns[index] for index in self.differentiable_context)]
-            logit = output.detach().clone()
-            self._overwrite_target(logit, rows, _NO_LOGIT)
-        if self.column_logit is not None:
-            logit = logit + self.column_logit[rows]
-        if dropped is not None:
-            logit = logit.masked_fill(dropped, _NO_LOGIT)
-        if largest is None:
-            largest = logit.amax(dim=1)
-        if shift is None:
-            shift = _finite(torch.maximum(largest, running if running is not None else largest))
-        weight = logit.sub_(shift.unsqueeze(1)).exp_()
-        if not leaves:
-            return weight, [], (largest, weight.sum(dim=1))
-        slopes = torch.autograd.grad(output, leaves, weight, allow_unused=True, materialize_grads=True)
-        return slopes[0], [slope.sum(dim=1) for slope in slopes[1:]], (largest, weight.sum(dim=1))
+            size = max(64, wanted // max(1, operand.shape[0] * operand.element_size() * width))
+        num_classes = prototypes.shape[0] // width
+        for start in range(0, num_classes, size):
+            stop = min(start + size, num_classes)
+            yield slice(start, stop), slice(start * width, stop * width)
 
 
-def _finite(top: Tensor) -> Tensor:
-    """A shift for exponentials: 0 where there is no logit at all (a rank without classes, a filter that drops all)."""
-    return torch.where(top.isinf(), 0, top)
+def _add(found: Found, share: Share) -> Tensor:
+    """Adds a chunk's share to the running sum; returns what its kernel is relative to, (N,)."""
+    top = torch.maximum(found.largest, share.largest)
+    shift = finite(top)
+    rescale = (found.largest - shift).exp()
+    found.total = found.total * rescale + share.total
+    pairs = zip(found.context_slopes, share.context_slopes, strict=True)
+    found.context_slopes = [old * rescale + new for old, new in pairs]
+    found.largest = top
+    return shift
+
+
+def _ties(values: Tensor | None, hardest: tuple[Tensor, Tensor] | None) -> Tensor | None:
+    """(N, chunk) gradient of the maximum: ``hardest[1]`` where a value equals ``hardest[0]``."""
+    if values is None or hardest is None:
+        return None
+    return (values == hardest[0].unsqueeze(1)) * hardest[1].unsqueeze(1)
 
 
 def _count_ties(best: Tensor, ties: Tensor, top: Tensor, values: Tensor) -> Tensor:

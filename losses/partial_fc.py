@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from losses.checks import check_layer
 from losses.collectives import Collectives
 from losses.head import ClassStatistics, Head
 from losses.options import EngineOptions
@@ -28,6 +29,7 @@ class PartialFC(nn.Module):
 
     Rank r owns the block of classes that DTensor's Shard(0) gives it. The gradients are those of the mean loss over the
     global batch: never wrap this module in DistributedDataParallel. Without torch.distributed it is one plain module.
+    ``weight`` is (C_local, D), or (C_local, sub_centers, D) where the head keeps several prototypes per class.
 
     Source of sampling: An et al., "Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition
     CNNs by Partial FC", CVPR 2022. Differs: every rank samples its own negatives, and rows that were not sampled do not
@@ -61,14 +63,15 @@ class PartialFC(nn.Module):
         process_group: dist.ProcessGroup | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        _check(head, embedding_size, num_classes, sample_rate, interclass_filter, chunk_size)
+        check_layer(head, embedding_size, num_classes, sample_rate, interclass_filter, chunk_size, class_counts)
         self.head, self.embedding_size, self.num_classes = head, embedding_size, num_classes
         self.sample_rate, self.sampling_correction, self.seed = sample_rate, sampling_correction, seed
         self.regularizers = build_regularizers(regularizers or {})
         self.margin_factor = 1.0
         self.collectives = Collectives(process_group)
         self.class_range = class_block(num_classes, self.collectives.rank, self.collectives.world_size)
-        self.weight = nn.Parameter(initial_prototypes(*self.class_range, embedding_size, prototype_std, seed))
+        rows = initial_prototypes(*self.class_range, embedding_size, prototype_std, seed, head.sub_centers)
+        self.weight = nn.Parameter(rows)
         self.options = EngineOptions(
             chunk_size=chunk_size,
             memory_budget=_DEFAULT_BUDGET if memory_budget is None else memory_budget,
@@ -130,7 +133,7 @@ class PartialFC(nn.Module):
         return PrototypeOptimizer(self, kind, lr, **options)
 
     def row_gradients(self) -> list[tuple[Tensor | None, Tensor]]:
-        """Gradients waiting for the optimizer: (rows or None for all, (rows, D)); rows of micro-batches are merged."""
+        """Gradients waiting for the optimizer: (rows or None for all, (R, ...)); rows of micro-batches are merged."""
         pieces = [(rows, leaf.grad) for rows, leaf in self._sampled if leaf.grad is not None]
         if self.weight.grad is not None:  # all rows, where a larger batch left nothing to sample from
             for rows, gradient in pieces:
@@ -142,7 +145,7 @@ class PartialFC(nn.Module):
         # Accumulated micro-batches sampled different rows. Their union has a size that only the device knows: the one
         # place, once per accumulated step, that waits for it.
         union, places = torch.unique(torch.cat([rows for rows, _ in pieces]), return_inverse=True)
-        merged = self.weight.new_zeros(union.shape[0], self.embedding_size)
+        merged = self.weight.new_zeros(union.shape[0], *self.weight.shape[1:])
         merged.index_add_(0, places, torch.cat([gradient for _, gradient in pieces]))
         self._sampled = [(union, _with_gradient(merged))]
         return [(union, merged)]
@@ -223,25 +226,6 @@ class PartialFC(nn.Module):
                 f"batch_sizes must give the batch of each of the {world_size} ranks, and {embeddings.shape[0]} for "
                 f"rank {rank}; got {list(batch_sizes)}"
             )
-
-
-def _check(
-    head: Head, embedding_size: int, num_classes: int, sample_rate: float, interclass_filter: float | None,
-    chunk_size: int | None,
-) -> None:  # fmt: skip
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be >= 2 (a margin needs another class), got {num_classes}")
-    if embedding_size < 1:
-        raise ValueError(f"embedding_size must be >= 1, got {embedding_size}")
-    if not 0 < sample_rate <= 1:
-        raise ValueError(f"sample_rate must lie in (0, 1], got {sample_rate}")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be >= 1, got {chunk_size}")
-    if interclass_filter is not None and not (head.normalize_embeddings and head.normalize_prototypes):
-        raise ValueError(
-            f"interclass_filter is a cosine, but {type(head).__name__} works on inner products; use a head on cosines "
-            "(normface, cosface, arcface, combined) or leave it out"
-        )
 
 
 def _with_gradient(gradient: Tensor) -> Tensor:

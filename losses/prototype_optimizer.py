@@ -113,8 +113,9 @@ def _adamw(
 ) -> None:
     weight, mean, mean_square, step = values
     step.add_(1)
+    step = step.reshape(-1, *(1 for _ in weight.shape[1:]))
     weight.mul_(1 - group["lr"] * group["weight_decay"])
     mean.lerp_(gradient, 1 - betas[0])
     mean_square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-    corrected = mean_square.sqrt() / (1 - betas[1] ** step).sqrt().unsqueeze(1)
-    weight.sub_(group["lr"] / (1 - betas[0] ** step).unsqueeze(1) * mean / (corrected + eps))
+    corrected = mean_square.sqrt() / (1 - betas[1] ** step).sqrt()
+    weight.sub_(group["lr"] / (1 - betas[0] ** step) * mean / (corrected + eps))

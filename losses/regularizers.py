@@ -48,18 +48,18 @@ class SampleMargin(Regularizer):
 
 
 class _CentroidNorm(torch.autograd.Function):
-    """||mean_j w_j||^2 with a gradient for the active rows only."""
+    """||mean_j w_j||^2 over all prototypes, with a gradient for the active rows only."""
 
     @staticmethod
-    def forward(ctx: Any, active: Tensor, mean: Tensor, num_classes: int) -> Tensor:
+    def forward(ctx: Any, active: Tensor, mean: Tensor, num_rows: int) -> Tensor:
         ctx.save_for_backward(mean)
-        ctx.shape, ctx.num_classes = active.shape, num_classes
+        ctx.shape, ctx.num_rows = active.shape, num_rows
         return mean.square().sum()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (mean,) = ctx.saved_tensors
-        return (grads[0] * 2 / ctx.num_classes * mean).expand(ctx.shape), None, None
+        return (grads[0] * 2 / ctx.num_rows * mean).expand(ctx.shape), None, None
 
 
 class ZeroCentroid(Regularizer):
@@ -67,15 +67,16 @@ class ZeroCentroid(Regularizer):
 
     Source: Zhou et al., "Learning Towards the Largest Margins", ICLR 2022, zero-centroid regularisation. Departure:
     with sampled classes the value is that of all classes, the gradient reaches only the rows sampled in this step.
+    Sub-centres count as prototypes.
     """
 
     def __call__(
         self, stats: ClassStatistics, head: Head, active: Tensor, prototypes: Tensor, collectives: Collectives
     ) -> Tensor:
         """0-dim, >= 0."""
-        del head
-        mean = collectives.sum_(prototypes.detach().sum(dim=0)) / stats.num_classes
-        return _CentroidNorm.apply(active, mean, stats.num_classes)
+        num_rows = stats.num_classes * head.sub_centers
+        total = prototypes.detach().reshape(-1, prototypes.shape[-1]).sum(dim=0)
+        return _CentroidNorm.apply(active, collectives.sum_(total) / num_rows, num_rows)
 
 
 REGULARIZERS: dict[str, type[Regularizer]] = {

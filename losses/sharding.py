@@ -14,18 +14,23 @@ from losses.sampling import mixed_seed
 _INITIAL_BLOCK = 4096  # classes that share one generator; part of what (seed, class) means, so never change it
 
 
-def initial_prototypes(start: int, stop: int, embedding_size: int, std: float, seed: int) -> Tensor:
+def initial_prototypes(
+    start: int, stop: int, embedding_size: int, std: float, seed: int, sub_centers: int = 1
+) -> Tensor:
     """Normal prototypes of the global classes start .. stop, (stop - start, D) float32, on CPU.
 
-    A pure function of (seed, global class): different on every rank, the same on any number of ranks.
+    With several sub-centres (stop - start, sub_centers, D). A pure function of (seed, global class): different on every
+    rank, the same on any number of ranks.
     """
-    rows = torch.empty(stop - start, embedding_size)
+    width = embedding_size * sub_centers
+    rows = torch.empty(stop - start, width)
     for block in range(start // _INITIAL_BLOCK, -(-stop // _INITIAL_BLOCK)):
         generator = torch.Generator().manual_seed(mixed_seed(seed, block))
-        values = torch.randn(_INITIAL_BLOCK, embedding_size, generator=generator)
+        values = torch.randn(_INITIAL_BLOCK, width, generator=generator)
         first, last = max(start, block * _INITIAL_BLOCK), min(stop, (block + 1) * _INITIAL_BLOCK)
         rows[first - start : last - start] = values[first - block * _INITIAL_BLOCK : last - block * _INITIAL_BLOCK]
-    return rows.mul_(std)
+    rows.mul_(std)
+    return rows if sub_centers == 1 else rows.unflatten(1, (sub_centers, embedding_size))
 
 
 def class_block(num_classes: int, rank: int, world_size: int) -> tuple[int, int]:

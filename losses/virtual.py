@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -9,38 +11,58 @@ from losses.head import ClassStatistics, Head, SampleStatistics, softmax_loss
 
 _SMALLEST_LOGIT = 1e-10  # the lower clamp of both papers' code
 _SMALLEST_NORM = 1e-12  # keeps the gradient of a zero norm finite
+_CAP = 15.0  # of the SV-Softmax authors' code
+_SCALE = 32.0
+
+Cap = float | None | Literal["auto"]
 
 
 class VirtualSoftmax(Head):
     """Cross entropy with one more negative, whose prototype points along the embedding: extra logit ||w_y|| ||x||.
 
     Source: Chen, Deng and Shen, "Virtual Class Enhanced Discriminative Embedding Learning", NeurIPS 2018. Differs:
-    the extra logit can be capped, as in the code of the SV-Softmax authors; None is the paper's formula.
+    the extra logit can be capped, as in the code of the SV-Softmax authors; None is the paper's formula. And
+    ``normalized=True`` is ours: the same on unit prototypes and embeddings, logits s cos(theta_j) and s.
 
     Args:
-        virtual_logit_cap: the extra logit is clamped to 1e-10 .. cap, > 0, with no gradient outside; None: no clamp.
+        virtual_logit_cap: the extra logit is clamped to 1e-10 .. cap, > 0, with no gradient outside; None: no clamp;
+            "auto": 15, but no clamp with ``normalized``, where the logit never exceeds s.
+        normalized: whether embeddings and prototypes are normalised.
+        scale: s > 0 of the normalised logits; None is 32. Without ``normalized`` there is none.
     """
 
     hardest_use = "value"
     supports_margin_warmup = True
 
-    def __init__(self, virtual_logit_cap: float | None = 15.0) -> None:
+    def __init__(self, virtual_logit_cap: Cap = "auto", normalized: bool = False, scale: float | None = None) -> None:
         super().__init__()
+        name = type(self).__name__.lower()
+        if virtual_logit_cap == "auto":
+            virtual_logit_cap = None if normalized else _CAP
         if virtual_logit_cap is not None and not virtual_logit_cap > _SMALLEST_LOGIT:
             raise ValueError(
-                f"{type(self).__name__.lower()}: virtual_logit_cap must be > 0, or None for no cap, "
-                f"got {virtual_logit_cap}"
+                f"{name}: virtual_logit_cap must be > 0, None for no cap, or 'auto', got {virtual_logit_cap}"
             )
+        if scale is not None and not (normalized and scale > 0):
+            raise ValueError(f"{name}: scale must be > 0 and goes with normalized=True, got {scale}")
         self.virtual_logit_cap = virtual_logit_cap
+        self.normalize_embeddings = self.normalize_prototypes = self.normalized = normalized
+        self.scale = (_SCALE if scale is None else scale) if normalized else 1.0
 
     def extra_logit(self, stats: ClassStatistics) -> Tensor:
         """(N,) logit of the virtual class."""
-        return self._cap(stats.prototype_norm * stats.embedding_norm)
+        return self._cap(self._length(stats))
 
     def loss(self, stats: ClassStatistics) -> Tensor:
         """(N,) losses; margin_factor f gives the virtual class the weight f, so that f = 0 is plain softmax."""
         extra = self.extra_logit(stats) + stats.margin_factor.log()
-        return softmax_loss(stats.target, stats.log_sum, extra)
+        return softmax_loss(self.target_logit(stats), stats.log_sum, extra)
+
+    def _length(self, stats: SampleStatistics) -> Tensor:
+        """(N,) logit of a prototype along the embedding, before the cap."""
+        if self.normalized:
+            return torch.full_like(stats.target, self.scale)
+        return stats.prototype_norm * stats.embedding_norm
 
     def _cap(self, logit: Tensor) -> Tensor:
         return logit if self.virtual_logit_cap is None else logit.clamp(_SMALLEST_LOGIT, self.virtual_logit_cap)
@@ -61,10 +83,15 @@ class SVSoftmax(VirtualSoftmax):
     Args:
         margin: m in 0 .. 1. m = 1 is Virtual Softmax; smaller asks for a smaller angle.
         virtual_logit_cap: see VirtualSoftmax. The authors' code uses 50 for MNIST and CIFAR-10 and 15 elsewhere.
+        normalized: see VirtualSoftmax.
+        scale: see VirtualSoftmax.
     """
 
-    def __init__(self, margin: float = 0.6, virtual_logit_cap: float | None = 15.0) -> None:
-        super().__init__(virtual_logit_cap)
+    def __init__(
+        self, margin: float = 0.6, virtual_logit_cap: Cap = "auto", normalized: bool = False,
+        scale: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(virtual_logit_cap, normalized, scale)
         if not 0 <= margin <= 1:
             raise ValueError(f"svsoftmax: margin must lie in 0 .. 1, got {margin}")
         self.margin = margin
@@ -72,13 +99,12 @@ class SVSoftmax(VirtualSoftmax):
     def synthetic_logit(self, stats: SampleStatistics) -> Tensor:
         """(N,) logit of the synthetic prototype, before the cap."""
         m, rest = self.margin, 1 - self.margin
-        length = stats.prototype_norm * stats.embedding_norm
-        cosine = (stats.target / length.clamp_min(_SMALLEST_NORM)).clamp(-1, 1)
+        length = self._length(stats)
+        cosine = (self.target_logit(stats) / length.clamp_min(_SMALLEST_NORM)).clamp(-1, 1)
         squared_norm = m * m + rest * rest - 2 * m * rest * cosine
         return length * (m - rest * cosine) / squared_norm.clamp_min(_SMALLEST_NORM).sqrt()
 
     def extra_logit(self, stats: ClassStatistics) -> Tensor:
         """(N,) logit of the virtual class: synthetic where the sample is classified right, else along x."""
         is_right = stats.target >= stats.hardest
-        virtual = stats.prototype_norm * stats.embedding_norm
-        return self._cap(torch.where(is_right, self.synthetic_logit(stats), virtual))
+        return self._cap(torch.where(is_right, self.synthetic_logit(stats), self._length(stats)))

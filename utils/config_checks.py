@@ -98,14 +98,15 @@ def _check_head(values: dict[str, Any], origins: Mapping[str, str], heads: Mappi
         return [f"{origins['head']}: {_unknown('head', name, heads)}"]
     head, where = heads[name], origins["head_options"]
     clean, problems = _check_options(name, options, head, where)
+    built: Any = head
     if not problems:
         try:
-            head(**clean)  # the head knows its own ranges
+            built = head(**clean)  # the head knows its own ranges
         except (ValueError, TypeError) as error:
             problems.append(f"{where}: head {name!r} with {clean!r}: {error}")
         else:
             values["head_options"] = clean
-    on_cosines = getattr(head, "normalize_embeddings", True) and getattr(head, "normalize_prototypes", True)
+    on_cosines = getattr(built, "normalize_embeddings", True) and getattr(built, "normalize_prototypes", True)
     if _get(values, "interclass_filter") is not None and not on_cosines:
         problems.append(
             f"{origins['interclass_filter']}: interclass_filter = {values['interclass_filter']:g} is a cosine, but "

@@ -8,9 +8,11 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union
+
+_ANYTHING = "any value"
 
 
 class ConfigError(ValueError):
@@ -61,7 +63,8 @@ def conform(value: Any, hint: Any) -> Any:
 
     Args:
         value: what the file or the command line gave.
-        hint: str, int, float, bool, Any, Literal[...], tuple[X, ...], dict[str, X] or a union of these with None.
+        hint: str, int, float, bool, Any, Literal[...], tuple[X, ...], Sequence[X], dict[str, X] or a union of these
+            with None. Of any other class only its own instances conform.
 
     Raises:
         WrongTypeError: the value cannot stand for that type.
@@ -72,7 +75,7 @@ def conform(value: Any, hint: Any) -> Any:
     if origin is Literal:
         if value in arguments and type(value) in {type(choice) for choice in arguments}:
             return value
-    elif origin is tuple or hint is tuple:
+    elif origin in (tuple, Sequence) or hint is tuple:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         if isinstance(value, (list, tuple)):
@@ -85,8 +88,10 @@ def conform(value: Any, hint: Any) -> Any:
             return value
     elif hint in (int, float):
         return _conform_number(value, hint)
-    else:
+    elif hint is Any or not isinstance(hint, type):
         return _freeze(value)
+    elif isinstance(value, hint):
+        return value
     raise WrongTypeError
 
 
@@ -94,15 +99,17 @@ def describe_type(hint: Any) -> str:
     """Names the type `hint` in the words that errors and docs/config.md use."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe_type(argument) for argument in arguments)
+        # a class that no file can write, as Tensor beside float, is nothing to offer
+        words = [describe_type(argument) for argument in arguments]
+        return " or ".join(word for word in words if word != _ANYTHING) or _ANYTHING
     if origin is Literal:
         return " or ".join(repr(choice) for choice in arguments)
-    if origin is tuple or hint is tuple:
-        return "a list of names" if arguments[:1] == (str,) else "a list"
+    if origin in (tuple, Sequence) or hint is tuple:
+        return {str: "a list of names", float: "a list of numbers"}.get(arguments[0] if arguments else Any, "a list")
     if origin is dict or hint is dict:
         return "a dict of numbers" if arguments[1:] == (float,) else "a dict"
-    words = {bool: "True or False", str: "text", int: "a whole number", float: "a number", type(None): "None"}
-    return words.get(hint, "any value")
+    simple = {bool: "True or False", str: "text", int: "a whole number", float: "a number", type(None): "None"}
+    return simple.get(hint, _ANYTHING)
 
 
 def parse_literal(text: str, hint: Any) -> Any:
