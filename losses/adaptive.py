@@ -11,11 +11,23 @@ from torch import Tensor
 from losses.angular import MonotoneAngle
 from losses.head import ClassStatistics, Head, SampleStatistics
 
+_SMALLEST_ANGLE = 1e-3  # of AdaFace
+
 
 def _added_angle(cosine: Tensor, margin: Tensor) -> Tensor:
     """cos(theta + margin), monotone outside 0 .. pi; (N,) cosines, margins (N,) or 0-dim that get no gradient."""
     psi: Tensor = MonotoneAngle.apply(cosine, torch.ones_like(margin), margin)
     return psi
+
+
+def _theta(cosine: Tensor) -> Tensor:
+    """Angles of (N,) cosines in radians, as numbers without gradient; a cosine past +-1 by rounding is 0 or pi."""
+    cosine = cosine.detach()
+    return torch.atan2(((1 - cosine) * (1 + cosine)).clamp_min(0).sqrt(), cosine)
+
+
+def _safe_norms(stats: SampleStatistics) -> Tensor:
+    return stats.embedding_norm.detach().clamp(0.001, 100)
 
 
 class AdaFace(Head):
@@ -28,10 +40,10 @@ class AdaFace(Head):
     Source: Kim, Jain, Liu, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022, the section on the
     adaptive margin; from the authors' code (github.com/mk-minchul/AdaFace, head.py): norms are clamped to 0.001 .. 100,
     1e-3 is added to the standard deviation, the running values start at 20 and 100 and take 0.01 of every batch
-    (``t_alpha``). Differs: outside 0 .. pi the angle theta + g_angle continues monotonically, where their code clips it
-    (and the cosine to +-0.999) without gradient: an easy sample of high quality keeps its pull. The statistics are
-    those of the global batch, padding left out; a single sample, whose deviation is undefined, leaves ``norm_std`` as
-    it is.
+    (``t_alpha``), and theta + g_angle is clipped below at 1e-3, so that an easy sample of high quality has no gradient
+    from its target. Differs: past pi the angle continues monotonically (their code clips there too) and cosines are not
+    clamped to +-0.999. The statistics are those of the global batch, padding left out; a single sample, whose deviation
+    is undefined, leaves ``norm_std`` as it is.
 
     Args:
         scale: s > 0.
@@ -81,14 +93,12 @@ class AdaFace(Head):
         return (self.h * (_safe_norms(stats) - mean) / (std + 1e-3)).clamp(-1, 1)
 
     def target_logit(self, stats: SampleStatistics) -> Tensor:
-        """(N,) s (cos(theta - f m z) - f (m z + m)) with f = margin_factor."""
+        """(N,) s (cos(max(theta - f m z, 1e-3)) - f (m z + m)) with f = margin_factor."""
         margin = stats.margin_factor * self.margin
         shift = margin * self.quality(stats)
-        return self.scale * (_added_angle(stats.target, -shift) - (shift + margin))
-
-
-def _safe_norms(stats: SampleStatistics) -> Tensor:
-    return stats.embedding_norm.detach().clamp(0.001, 100)
+        is_clipped = _theta(stats.target) - shift < _SMALLEST_ANGLE
+        psi = torch.where(is_clipped, math.cos(_SMALLEST_ANGLE), _added_angle(stats.target, -shift))
+        return self.scale * (psi - (shift + margin))
 
 
 class MagFace(Head):
@@ -135,11 +145,9 @@ class MagFace(Head):
         if not scale > 0:
             raise ValueError(f"magface: scale must be > 0, got {scale}")
         if not 0 < lower_norm < upper_norm < math.inf:
-            raise ValueError(f"magface: lower_norm must lie in 0 .. upper_norm, got {lower_norm} and {upper_norm}")
+            raise ValueError(f"magface: norms must be 0 < lower < upper, got {lower_norm} and {upper_norm}")
         if not 0 <= lower_margin <= upper_margin <= math.pi:
-            raise ValueError(
-                f"magface: lower_margin must lie in 0 .. upper_margin .. pi, got {lower_margin} and {upper_margin}"
-            )
+            raise ValueError(f"magface: margins must be 0 <= lower <= upper <= pi, got {lower_margin}, {upper_margin}")
         if not norm_weight >= 0:
             raise ValueError(f"magface: norm_weight must be >= 0, got {norm_weight}")
         self.scale, self.norm_weight = scale, norm_weight
@@ -158,8 +166,7 @@ class MagFace(Head):
         """(N,) s cos(theta + f m(a)) with f = margin_factor."""
         margin = stats.margin_factor * self.margin(stats)
         fixed = margin.detach()
-        cosine = stats.target.detach()
-        phi = torch.atan2(((1 - cosine) * (1 + cosine)).clamp_min(0).sqrt(), cosine) + fixed
+        phi = _theta(stats.target) + fixed
         slope = (2 * (phi / math.pi).floor().remainder(2) - 1) * phi.sin()
         # the last term is 0 and brings the derivative by the margin, which MonotoneAngle does not give; it is bounded
         # by 1, so nothing of it needs clamping where the cosine is +-1
@@ -198,10 +205,9 @@ class _ElasticFace(Head):
 class ElasticFaceArc(_ElasticFace):
     """Target logit s cos(theta + E) with E drawn from N(m, std^2), anew for every sample and step.
 
-    Source: Boutros et al., "ElasticFace: Elastic Margin Loss for Deep Face Recognition", CVPR Workshops 2022. Defaults
-    are those of the class in the authors' code (github.com/fdbtrs/ElasticFace, utils/losses.py); their config trains
-    with std = 0.05. Differs: theta + E continues monotonically outside 0 .. pi. The "+" variant, which sorts the drawn
-    margins by the cosines of the batch, is not here.
+    Source: Boutros et al., "ElasticFace: Elastic Margin Loss for Deep Face Recognition", CVPR Workshops 2022; values of
+    the authors' config (github.com/fdbtrs/ElasticFace, config/config.py). Differs: theta + E continues monotonically
+    outside 0 .. pi. The "+" variant, which sorts the drawn margins by the cosines of the batch, is not here.
 
     Args:
         scale: s > 0.
@@ -212,7 +218,7 @@ class ElasticFaceArc(_ElasticFace):
         ValueError: an argument out of its range.
     """
 
-    def __init__(self, scale: float = 64.0, margin: float = 0.5, std: float = 0.0125) -> None:
+    def __init__(self, scale: float = 64.0, margin: float = 0.5, std: float = 0.05) -> None:
         super().__init__("elasticface_arc", scale, margin, std)
 
     def target_logit(self, stats: SampleStatistics) -> Tensor:
@@ -236,7 +242,7 @@ class ElasticFaceCos(_ElasticFace):
 
     largest_margin = 2.0
 
-    def __init__(self, scale: float = 64.0, margin: float = 0.35, std: float = 0.0125) -> None:
+    def __init__(self, scale: float = 64.0, margin: float = 0.35, std: float = 0.05) -> None:
         super().__init__("elasticface_cos", scale, margin, std)
 
     def target_logit(self, stats: SampleStatistics) -> Tensor:
