@@ -6,8 +6,14 @@ import difflib
 import inspect
 from typing import Any
 
+from losses.adaptive import AdaFace, ElasticFaceArc, ElasticFaceCos, MagFace
 from losses.angular import ArcFace, Combined, CosFace, SphereFace, SubCenterArcFace
+from losses.comparison import SOSoftmax, UniFace, WSoftmax
 from losses.head import ClassStatistics, Head, SampleStatistics, softmax_loss
+from losses.imbalance import LDAM, Focal
+from losses.largest_margin import GMSoftmax, LMSoftmax
+from losses.lsoftmax import ASoftmax, LSoftmax
+from losses.mining import MVAM, Circle, CurricularFace, MVArc
 from losses.partial_fc import PartialFC
 from losses.regularizers import REGULARIZERS, Regularizer
 from losses.softmax import Hinge, NormFace, SoftMargin, Softmax
@@ -18,14 +24,31 @@ HEADS: dict[str, type[Head]] = {
     "ce": Softmax,
     "hinge": Hinge,
     "soft_margin": SoftMargin,
+    "focal": Focal,
+    "virtual_softmax": VirtualSoftmax,
+    "svsoftmax": SVSoftmax,
+    "lsoftmax": LSoftmax,
+    "asoftmax": ASoftmax,
+    "wsoftmax": WSoftmax,
     "normface": NormFace,
     "cosface": CosFace,
     "arcface": ArcFace,
     "combined": Combined,
     "sphereface": SphereFace,
     "subcenter_arcface": SubCenterArcFace,
-    "virtual_softmax": VirtualSoftmax,
-    "svsoftmax": SVSoftmax,
+    "adaface": AdaFace,
+    "magface": MagFace,
+    "elasticface_arc": ElasticFaceArc,
+    "elasticface_cos": ElasticFaceCos,
+    "curricularface": CurricularFace,
+    "mv_arc": MVArc,
+    "mv_am": MVAM,
+    "circle": Circle,
+    "lm_softmax": LMSoftmax,
+    "gm_softmax": GMSoftmax,
+    "ldam": LDAM,
+    "so_softmax": SOSoftmax,
+    "uniface": UniFace,
 }
 
 

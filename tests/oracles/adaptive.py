@@ -32,8 +32,8 @@ def adaface(batch: Dense, scale: float = 64.0, margin: float = 0.4, h: float = 0
     g_angle = -m z and g_add = m + m z, where z = clip(h (|x| - mean) / std, -1, 1) is a constant to the gradient (Kim,
     Jain, Liu, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022, section on the adaptive margin).
     From the authors' code: norms clipped to [0.001, 100], the unbiased std of the batch, + 1e-3 below the fraction, the
-    angle clipped to [1e-3, pi - 1e-3], and running mean and std that take in this batch before they are used.
-    Their clamp of every cosine to +-(1 - 1e-3), the non-targets' too, is left out.
+    angle not below 1e-3, and running mean and std that take in this batch before they are used. Past pi, where they clip
+    too, it goes on as `falling_cosine`. Their clamp of every cosine to +-(1 - 1e-3), the non-targets' too, is left out.
     """
     norms = batch.embeddings.detach().norm(dim=1).clamp(0.001, 100)
     mean = momentum * norms.mean() + (1 - momentum) * batch.state["norm_mean"].double()
@@ -41,8 +41,8 @@ def adaface(batch: Dense, scale: float = 64.0, margin: float = 0.4, h: float = 0
     z = (h * (norms - mean) / (std + _ADAFACE_EPSILON)).clamp(-1, 1)
     g_angle = -batch.margin_factor * margin * z
     g_add = batch.margin_factor * (margin + margin * z)
-    angle = (own_angle(batch) + g_angle).clamp(_ADAFACE_EPSILON, math.pi - _ADAFACE_EPSILON)
-    return cross_entropy(batch, scale * (angle.cos() - g_add), scale * batch.cosines)
+    angle = (own_angle(batch) + g_angle).clamp(min=_ADAFACE_EPSILON)
+    return cross_entropy(batch, scale * (falling_cosine(angle) - g_add), scale * batch.cosines)
 
 
 def magface(
@@ -73,7 +73,7 @@ def _elastic_margin(batch: Dense, margin: float, std: float) -> Tensor:
     return batch.margin_factor * (margin + std * batch.noise)
 
 
-def elasticface_arc(batch: Dense, scale: float = 64.0, margin: float = 0.5, std: float = 0.0125) -> Tensor:
+def elasticface_arc(batch: Dense, scale: float = 64.0, margin: float = 0.5, std: float = 0.05) -> Tensor:
     """Target logit s cos(theta_y + E), continued past pi, E drawn from N(m, std^2) for every sample.
 
     Boutros et al., "ElasticFace: Elastic Margin Loss for Deep Face Recognition", CVPR Workshops 2022.
@@ -82,7 +82,7 @@ def elasticface_arc(batch: Dense, scale: float = 64.0, margin: float = 0.5, std:
     return cross_entropy(batch, target_logit, scale * batch.cosines)
 
 
-def elasticface_cos(batch: Dense, scale: float = 64.0, margin: float = 0.35, std: float = 0.0125) -> Tensor:
+def elasticface_cos(batch: Dense, scale: float = 64.0, margin: float = 0.35, std: float = 0.05) -> Tensor:
     """Target logit s (cos theta_y - E), E drawn from N(m, std^2) for every sample (Boutros et al., as above)."""
     target_logit = scale * (batch.own(batch.cosines) - _elastic_margin(batch, margin, std))
     return cross_entropy(batch, target_logit, scale * batch.cosines)

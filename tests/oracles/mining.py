@@ -36,12 +36,12 @@ def _mv_softmax(batch: Dense, scale: float, target: Tensor, hard_weight: float) 
     return cross_entropy(batch, scale * target, scale * emphasised)
 
 
-def mv_arc(batch: Dense, scale: float = 32.0, margin: float = 0.5, hard_weight: float = 1.12) -> Tensor:
+def mv_arc(batch: Dense, scale: float = 32.0, margin: float = 0.5, hard_weight: float = 1.2) -> Tensor:
     """MV-Softmax with ArcFace's target, f = cos(theta_y + m) continued past pi."""
     return _mv_softmax(batch, scale, falling_cosine(own_angle(batch) + batch.margin_factor * margin), hard_weight)
 
 
-def mv_am(batch: Dense, scale: float = 32.0, margin: float = 0.35, hard_weight: float = 1.12) -> Tensor:
+def mv_am(batch: Dense, scale: float = 32.0, margin: float = 0.35, hard_weight: float = 1.2) -> Tensor:
     """MV-Softmax with CosFace's target, f = cos theta_y - m."""
     return _mv_softmax(batch, scale, batch.own(batch.cosines) - batch.margin_factor * margin, hard_weight)
 
