@@ -23,7 +23,7 @@ class LMSoftmax(Head):
 
     Args:
         scale: s > 0.
-        class_weights: one factor >= 0 for all classes, or (num_classes,) by label; None is 1.
+        class_weights: one factor > 0 for all classes, or (num_classes,) by label; None is 1.
 
     Raises:
         ValueError: scale or a weight out of range; in ``setup``, the wrong number of weights.
@@ -39,8 +39,8 @@ class LMSoftmax(Head):
             raise ValueError(f"lm_softmax: scale must be > 0, got {scale}")
         self.scale = scale
         self.class_weights = None if class_weights is None else ByLabel("lm_softmax: class_weights", class_weights)
-        if self.class_weights is not None and (self.class_weights.values < 0).any():
-            raise ValueError(f"lm_softmax: class_weights must be >= 0, got {class_weights!r}")
+        if self.class_weights is not None and not (self.class_weights.values > 0).all():
+            raise ValueError(f"lm_softmax: class_weights must be > 0, got {class_weights!r}")
 
     def setup(self, num_classes: int, class_counts: Tensor | None = None) -> None:
         """Checks that there is one class weight per class."""
