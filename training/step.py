@@ -96,15 +96,8 @@ def target_cosine(run: Run) -> float:
 
     Waits for the device; call it only where a line is logged.
     """
-    stats, head = run.fc.last_statistics, run.fc.head
-    if stats is None:
-        return math.nan
-    cosine = stats.target
-    if not head.normalize_embeddings:
-        cosine = cosine / stats.embedding_norm.clamp_min(1e-12)
-    if not head.normalize_prototypes:
-        cosine = cosine / stats.prototype_norm.clamp_min(1e-12)
-    return float((cosine * stats.weight).sum())
+    stats = run.fc.last_statistics
+    return math.nan if stats is None else float((run.fc.head.target_cosine(stats) * stats.weight).sum())
 
 
 def _accumulate(run: Run, batches: Sequence[Batch], step: int) -> tuple[Tensor, list[Tensor]]:

@@ -82,10 +82,13 @@ def batches_of(run: Run, first_step: int, steps: int) -> list[list[Batch]]:
 
 
 def weights_of(run: Run) -> dict[str, np.ndarray]:
-    """Backbone, all prototypes and their momentum, gathered on every rank."""
+    """Backbone, all prototypes, the head's own numbers and all momentum, gathered on every rank."""
     tensors: dict[str, Any] = {f"backbone/{name}": value for name, value in run.backbone.state_dict().items()}
     tensors |= {f"fc/{name}": value for name, value in run.fc.sharded_state_dict().items()}
-    tensors |= {f"rows/{name}": value for name, value in run.fc_optimizer.sharded_state_dict().items()}
+    rows = run.fc_optimizer.sharded_state_dict()
+    for index, state in rows.pop("head", {"state": {}})["state"].items():
+        tensors |= {f"head/{index}/{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors |= {f"rows/{name}": value for name, value in rows.items()}
     whole = {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in tensors.items()}
     return {name: value.detach().numpy().copy() for name, value in whole.items()}
 
