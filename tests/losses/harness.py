@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from losses import PartialFC, build_head
+from tests.losses.problems import EMBEDDING_SIZE, Case, class_counts, make_problem
 from tests.oracles import HEAD_ORACLES, REGULARIZER_ORACLES, Dense, is_right
-
-EMBEDDING_SIZE = 6
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison: a head, the shapes it meets, and what the engine adds."""
-
-    head: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    num_classes: int = 10
-    batch_sizes: Sequence[int] = (9,)  # one for each rank
-    chunk_size: int | None = None
-    memory_budget: int | None = None
-    sample_rate: float = 1.0
-    sampling_correction: bool = False
-    regularizers: Mapping[str, float] = field(default_factory=dict)
-    interclass_filter: float | None = None
-    margin_factor: float = 1.0
-    seed: int = 0
-    step: int = 0
-    tie: bool = False  # the first and the last class share their prototype, the hardest one of every other sample
-    dtype: torch.dtype = torch.float64
-
-    def __str__(self) -> str:
-        changed = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("head", "options")}
-        changed = {key: value for key, value in changed.items() if value != getattr(Case(""), key)}
-        return ", ".join([self.head, *(f"{key}={value}" for key, value in {**self.options, **changed}.items())])
 
 
 @dataclass(frozen=True)
@@ -53,15 +26,17 @@ class Outcome:
     embedding_row_error: float
     prototype_error: float
     prototype_row_error: float
+    parameter_error: float
     num_right: int
     num_samples: int
     sampled: tuple[int, ...]
     class_range: tuple[int, int]
     losses_agree: bool
+    buffers_agree: bool
 
     def worst(self) -> float:
         """The largest error of all; NaN counts as infinite."""
-        whole = (self.loss_error, self.embedding_error, self.prototype_error)
+        whole = (self.loss_error, self.embedding_error, self.prototype_error, self.parameter_error)
         errors = (*whole, self.embedding_row_error, self.prototype_row_error)
         return math.inf if any(math.isnan(error) for error in errors) else max(errors)
 
@@ -71,31 +46,6 @@ def world() -> tuple[int, int]:
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
-
-
-def make_problem(case: Case) -> tuple[Tensor, Tensor, Tensor]:
-    """Global embeddings, prototypes, labels in float64: samples right and wrong, one opposite its prototype."""
-    random = torch.Generator().manual_seed(1000 + case.seed)
-    num_samples = sum(case.batch_sizes)
-    sizes = {"generator": random, "dtype": torch.float64}
-    prototypes = torch.randn(case.num_classes, EMBEDDING_SIZE, **sizes)
-    prototypes *= 0.5 + 2 * torch.rand(case.num_classes, 1, **sizes)
-    labels = torch.randint(case.num_classes, (num_samples,), generator=random)
-    if case.tie:
-        labels = 1 + labels % (case.num_classes - 2)
-        prototypes[0] *= 0.1
-        prototypes[0, 0] = 5
-        prototypes[-1] = prototypes[0]
-    labels[1:2] = labels[0]  # a class of two images
-    own = prototypes[labels] / prototypes[labels].norm(dim=1, keepdim=True)
-    pull = torch.linspace(-0.5, 2.5, num_samples, dtype=torch.float64)[:, None]
-    embeddings = pull * own + 0.4 * torch.randn(num_samples, EMBEDDING_SIZE, **sizes)
-    embeddings[0] = -3 * own[0] + 0.1 * torch.randn(EMBEDDING_SIZE, **sizes)  # theta + m beyond pi
-    embeddings *= 0.5 + 4 * torch.rand(num_samples, 1, **sizes)
-    if case.tie:
-        embeddings[::2, 1:] = 0  # products of one term: equal in any order of summation
-        embeddings[::2, 0] = 1 + torch.arange(len(embeddings[::2]))
-    return embeddings, prototypes, labels
 
 
 def build(case: Case, prototypes: Tensor, **changes: Any) -> PartialFC:
@@ -108,8 +58,9 @@ def build(case: Case, prototypes: Tensor, **changes: Any) -> PartialFC:
         "chunk_size": case.chunk_size,
         "memory_budget": case.memory_budget,
         "seed": case.seed,
+        "class_counts": class_counts(case.num_classes),
     }
-    head = build_head(case.head, **case.options)
+    head = build_head(case.head, **case.head_options)
     fc = PartialFC(head, EMBEDDING_SIZE, case.num_classes, **{**settings, **changes}).to(case.dtype)
     fc.margin_factor = case.margin_factor
     start, stop = fc.class_range
@@ -134,7 +85,7 @@ def forward(fc: PartialFC, embeddings: Tensor, labels: Tensor, case: Case, **ste
 
 
 def prototype_gradient(fc: PartialFC) -> Tensor:
-    """(C_local, D) gradient of this rank's prototypes, zeros where nothing was sampled."""
+    """(C_local, D) or (C_local, K, D) gradient of this rank's prototypes, zeros where nothing was sampled."""
     gradient = torch.zeros_like(fc.weight)
     for rows, part in fc.row_gradients():
         gradient[slice(None) if rows is None else rows] += part
@@ -168,7 +119,7 @@ def sampling_shift(fc: PartialFC, case: Case, labels: Tensor) -> Tensor | None:
 
 def oracle_loss(batch: Dense, case: Case) -> Tensor:
     """Head and regularisers by the dense formulas."""
-    loss = HEAD_ORACLES[case.head](batch, **case.options)
+    loss = HEAD_ORACLES[case.head](batch, **case.head_options)
     for name, weight in case.regularizers.items():
         loss = loss + weight * REGULARIZER_ORACLES[name](batch)
     return loss
@@ -181,9 +132,45 @@ def relative(got: Tensor, wanted: Tensor) -> float:
 
 def relative_by_row(got: Tensor, wanted: Tensor, floor: float) -> float:
     """As `relative`, each row by itself; rows below `floor` (rounding noise of the others) do not count."""
-    largest = wanted.abs().amax(1)
+    difference, largest = (got - wanted).abs().flatten(0, -2).amax(1), wanted.abs().flatten(0, -2).amax(1)
     rows = largest > floor
-    return float(((got - wanted).abs().amax(1)[rows] / largest[rows]).max()) if rows.any() else 0.0
+    return float((difference[rows] / largest[rows]).max()) if rows.any() else 0.0
+
+
+def buffers_of(fc: PartialFC) -> dict[str, Tensor]:
+    """Copies of the head's buffers, by name, in float64 where they hold floats."""
+    copies = {name: buffer.detach().clone() for name, buffer in fc.head.named_buffers()}
+    return {name: copy.double() if copy.is_floating_point() else copy for name, copy in copies.items()}
+
+
+def run_earlier_passes(fc: PartialFC, case: Case) -> None:
+    """Training passes on other, longer or shorter embeddings than those of the comparison, gradients thrown away."""
+    for index in range(case.earlier_passes):
+        embeddings, _, labels = make_problem(replace(case, seed=case.seed + 100 + index))
+        rows = local_rows(case)
+        local = ((3.0 + index) * embeddings[rows]).to(case.dtype).requires_grad_()
+        forward(fc, local, labels[rows], case, micro_step=index + 1).backward()
+        fc.clear_gradients()
+
+
+def dense_batch(case: Case, fc: PartialFC, state: dict[str, Tensor], *problem: Tensor) -> Dense:
+    """The problem as the oracle sees it, after PartialFC's forward pass (it drew the classes and the noise)."""
+    embeddings, prototypes, labels = (tensor.clone() for tensor in problem)
+    assert fc.last_statistics is not None
+    is_real = fc.last_statistics.weight > 0
+    return Dense(
+        embeddings=embeddings.requires_grad_(),
+        prototypes=prototypes.requires_grad_(),
+        labels=labels,
+        shift=sampling_shift(fc, case, labels),
+        filter=case.interclass_filter,
+        margin_factor=case.margin_factor,
+        step=case.step,
+        noise=fc.last_statistics.noise[is_real].double(),
+        class_counts=class_counts(case.num_classes),
+        state=state,
+        parameters={name: p.detach().double().clone().requires_grad_() for name, p in fc.head.named_parameters()},
+    )
 
 
 def compare(case: Case) -> Outcome:
@@ -191,39 +178,49 @@ def compare(case: Case) -> Outcome:
     _, size = world()
     embeddings, prototypes, labels = make_problem(case)
     fc = build(case, prototypes)
+    run_earlier_passes(fc, case)
+    state = buffers_of(fc)
     rows = local_rows(case)
     local = embeddings[rows].to(case.dtype).requires_grad_()
     loss = forward(fc, local, labels[rows], case)
     loss.backward()
     value = float(loss.detach())
 
-    dense_x, dense_w = embeddings.clone().requires_grad_(), prototypes.clone().requires_grad_()
-    shift = sampling_shift(fc, case, labels)
-    batch = Dense(dense_x, dense_w, labels, shift, case.interclass_filter, case.margin_factor)
+    batch = dense_batch(case, fc, state, embeddings, prototypes, labels)
     wanted = oracle_loss(batch, case)
-    wanted_x, wanted_w = torch.autograd.grad(wanted, [dense_x, dense_w])
+    leaves = [batch.embeddings, batch.prototypes, *batch.parameters.values()]
+    wanted_x, wanted_w, *wanted_p = torch.autograd.grad(wanted, leaves, allow_unused=True, materialize_grads=True)
     start, stop = fc.class_range
-    if shift is not None:  # the centroid's gradient reaches this step's rows only
-        wanted_w = torch.where((shift > -math.inf)[:, None], wanted_w, 0.0)
+    if batch.shift is not None:  # the centroid's gradient reaches this step's rows only
+        wanted_w[batch.shift == -math.inf] = 0
     assert local.grad is not None
     # DDP averages the backbone's gradient over the ranks, so each rank's share is world_size times the global one
     got_x, got_w = local.grad.double() / size, prototype_gradient(fc).double()
+    got_p = [torch.zeros_like(p) if p.grad is None else p.grad.double() for p in fc.head.parameters()]
     scale_x, scale_w = (gradient.abs().max().clamp_min(1e-300) for gradient in (wanted_x, wanted_w))
     wanted_x, wanted_w = wanted_x[rows], wanted_w[start:stop]
+    wanted_value = float(wanted.detach())
     return Outcome(
         loss=value,
-        oracle_loss=float(wanted.detach()),
-        loss_error=abs(value - float(wanted.detach())) / max(abs(float(wanted.detach())), 1e-300),
+        oracle_loss=wanted_value,
+        loss_error=abs(value - wanted_value) / max(abs(wanted_value), 1e-300),
         embedding_error=float((got_x - wanted_x).abs().max() / scale_x) if len(wanted_x) else 0.0,
         embedding_row_error=relative_by_row(got_x, wanted_x, 1e-9 * float(scale_x)),
         prototype_error=float((got_w - wanted_w).abs().max() / scale_w) if len(wanted_w) else 0.0,
         prototype_row_error=relative_by_row(got_w, wanted_w, 1e-9 * float(scale_w)),
+        parameter_error=max((relative(got, p) for got, p in zip(got_p, wanted_p, strict=True)), default=0.0),
         num_right=int(is_right(batch).sum()),
         num_samples=len(labels),
         sampled=tuple(fc.sampled_classes.tolist()) if case.sample_rate < 1 else tuple(range(start, stop)),
         class_range=(start, stop),
         losses_agree=len(set(gathered(value))) == 1,
+        buffers_agree=are_equal(gathered(buffers_of(fc))),
     )
+
+
+def are_equal(by_rank: Sequence[dict[str, Tensor]]) -> bool:
+    """Whether the buffers of all ranks are the same, bit for bit."""
+    return all(torch.equal(value, by_rank[0][name]) for buffers in by_rank for name, value in buffers.items())
 
 
 def compare_all(cases: Sequence[Case]) -> list[Outcome]:
@@ -243,5 +240,5 @@ def failures(cases: Sequence[Case], by_rank: Sequence[Sequence[Outcome]], tolera
         f"rank {rank} of {len(by_rank)}: {case}: {outcome}"
         for rank, outcomes in enumerate(by_rank)
         for case, outcome in zip(cases, outcomes, strict=True)
-        if not outcome.worst() <= tolerance or not outcome.losses_agree
+        if not outcome.worst() <= tolerance or not outcome.losses_agree or not outcome.buffers_agree
     ]

@@ -1,41 +1,33 @@
-"""Every head of the registry equals its dense float64 oracle: loss and both gradients, on 1, 2 and 3 ranks."""
+"""Every head of the registry equals its dense float64 oracle: loss and all gradients, on 1, 2 and 3 ranks."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import itertools
 
 import pytest
+import torch
+from torch import Tensor
 
 from losses import HEADS, REGULARIZERS
-from tests.losses.harness import Case, compare_all, failures
+from tests.losses.harness import Case, buffers_of, build, compare_all, failures, forward, gathered, local_rows
+from tests.losses.options import (
+    COSINE_HEADS,
+    NAMES,
+    OPTIONS,
+    RUNNING_HEADS,
+    STEPS,
+    WARMED_HEADS,
+    cosine_options_of,
+    options_of,
+)
+from tests.losses.problems import make_problem
 from tests.oracles import HEAD_ORACLES, REGULARIZER_ORACLES
 from tests.ranks import RankPool
 
-# options beside the defaults; {} is always tried
-OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "normface": [{"scale": 8.0}],
-    "cosface": [{"scale": 8.0, "margin": 0.2}, {"margin": 0.0}],
-    "arcface": [{"scale": 8.0, "margin": 1.2}, {"margin": 0.0}],
-    "combined": [
-        {"scale": 16.0, "m1": 1.0, "m2": 0.3, "m3": 0.2},
-        {"scale": 8.0, "m1": 1.35, "m2": 0.4, "m3": 0.1},
-        {"scale": 8.0, "m1": 3.0, "m2": 0.5},  # passes pi and two pi
-    ],
-    "virtual_softmax": [{"virtual_logit_cap": 50.0}, {"virtual_logit_cap": None}, {"virtual_logit_cap": 2.0}],
-    "svsoftmax": [
-        {"virtual_logit_cap": None},
-        {"margin": 0.35, "virtual_logit_cap": 50.0},
-        {"margin": 0.9, "virtual_logit_cap": 2.0},
-        {"margin": 1.0, "virtual_logit_cap": None},
-        {"margin": 0.0, "virtual_logit_cap": None},
-    ],
-}
-COSINE_HEADS = ["normface", "cosface", "arcface", "combined"]
-WARMED_HEADS = ["cosface", "arcface", "combined", "virtual_softmax", "svsoftmax"]
 BATCHES = {1: [(9,)], 2: [(5, 5), (6, 3)], 3: [(4, 4, 4), (4, 2, 3), (1, 5, 2)]}
+CHUNKS = [(1, 0), (3, None), (None, None), (5, 0)]  # classes in a chunk, bytes kept of them
 world_sizes = pytest.mark.parametrize("world_size", [1, 2, 3])
-# one name a class: an alias builds the same head
-NAMES = sorted({head: name for name, head in reversed(HEADS.items())}.values())
 heads = pytest.mark.parametrize("name", NAMES)
 
 
@@ -43,12 +35,13 @@ def check(ranks: RankPool, world_size: int, cases: list[Case], *, mixed: bool = 
     """Run the cases, fail with a line for each that is off, and be sure that both kinds of sample took part."""
     by_rank = ranks.run(world_size, compare_all, cases)
     assert not failures(cases, by_rank), "\n".join(failures(cases, by_rank)[:8])
-    if mixed:
-        assert all(0 < outcome.num_right < outcome.num_samples for outcome in by_rank[0])
-
-
-def options_of(name: str) -> list[dict[str, Any]]:
-    return [{}, *OPTIONS.get(name, [])]
+    if mixed:  # with each of the options
+        for options in {str(case.options) for case in cases}:
+            of_these = [
+                outcome for case, outcome in zip(cases, by_rank[0], strict=True) if str(case.options) == options
+            ]
+            num_right, num_samples = (sum(getattr(o, key) for o in of_these) for key in ("num_right", "num_samples"))
+            assert 0 < num_right < num_samples, f"{options}: all samples are right, or all wrong"
 
 
 def test_every_head_and_regularizer_has_an_oracle() -> None:
@@ -57,14 +50,26 @@ def test_every_head_and_regularizer_has_an_oracle() -> None:
     assert set(HEADS.values()) == {HEADS[name] for name in NAMES}
 
 
+@heads
+def test_head_and_oracle_have_the_same_options(name: str) -> None:
+    of_head = inspect.signature(HEADS[name]).parameters.values()
+    _, *of_oracle = inspect.signature(HEAD_ORACLES[name]).parameters.values()
+    oracle_defaults = {option.name: option.default for option in of_oracle}
+    assert {option.name: option.default for option in of_head} == oracle_defaults
+    tried = {key for options in OPTIONS.get(name, []) for key in options}
+    assert tried == set(oracle_defaults), f"OPTIONS never sets {sorted(set(oracle_defaults) - tried)}"
+
+
 @world_sizes
 @heads
 def test_loss_and_gradients_equal_the_oracle(ranks: RankPool, name: str, world_size: int) -> None:
+    sizes, steps = itertools.cycle(BATCHES[world_size]), itertools.cycle(STEPS)
     cases = [
-        Case(name, options, batch_sizes=sizes, chunk_size=chunk, memory_budget=budget, seed=seed)
-        for options in options_of(name)
-        for seed, sizes in enumerate(BATCHES[world_size])
-        for chunk, budget in [(1, 0), (3, None), (5, 0), (None, None)]
+        Case(
+            name, options, batch_sizes=next(sizes), chunk_size=chunk, memory_budget=budget, seed=seed, step=next(steps)
+        )
+        for seed, options in enumerate(options_of(name))
+        for chunk, budget in CHUNKS[: 4 if seed == 0 else 3]
     ]
     check(ranks, world_size, cases)
 
@@ -72,11 +77,11 @@ def test_loss_and_gradients_equal_the_oracle(ranks: RankPool, name: str, world_s
 @world_sizes
 @heads
 def test_few_and_uneven_classes(ranks: RankPool, name: str, world_size: int) -> None:
+    # on 3 ranks 4 classes are 2 + 2 + 0, and of 9 classes the first two belong to one rank
+    options, chunks, sizes = itertools.cycle(options_of(name)), itertools.cycle((1, None)), BATCHES[world_size][-1]
     cases = [
-        Case(name, options, num_classes=num_classes, batch_sizes=BATCHES[world_size][-1], chunk_size=chunk, seed=3)
-        for options in options_of(name)
-        for num_classes in (2, 3, 4, 7, 31)  # on 3 ranks 4 classes are 2 + 2 + 0
-        for chunk in (1, None)
+        Case(name, next(options), classes, num_labels=labels, batch_sizes=sizes, chunk_size=next(chunks), seed=3)
+        for classes, labels in [(2, None), (3, None), (4, None), (7, None), (9, 2), (31, None)]
     ]
     check(ranks, world_size, cases, mixed=False)
 
@@ -84,31 +89,33 @@ def test_few_and_uneven_classes(ranks: RankPool, name: str, world_size: int) -> 
 @world_sizes
 @heads
 def test_sampled_classes(ranks: RankPool, name: str, world_size: int) -> None:
+    settings = itertools.cycle([(None, False), (7, True), (1, False), (None, True)])
+    tried = options_of(name)
     cases = [
         Case(
             name,
-            options,
-            num_classes=80,
+            tried[step % len(tried)],
+            num_classes=80 if chunk != 1 else 40,
             batch_sizes=BATCHES[world_size][-1],
             chunk_size=chunk,
             sample_rate=0.3,
             sampling_correction=correct,
             seed=5,
-            step=step,
+            step=STEPS[step % len(STEPS)],
         )
-        for options in options_of(name)
-        for step, (chunk, correct) in enumerate([(None, False), (7, True), (None, True)])
+        for step, (chunk, correct) in zip(range(max(4, len(tried))), settings, strict=False)
     ]
-    check(ranks, world_size, cases)
+    check(ranks, world_size, cases, mixed=False)
 
 
 @world_sizes
-@pytest.mark.parametrize("name", [name for name in COSINE_HEADS if name in HEADS])
+@pytest.mark.parametrize("name", COSINE_HEADS)
 def test_interclass_filter(ranks: RankPool, name: str, world_size: int) -> None:
+    options = itertools.cycle(cosine_options_of(name))
     cases = [
         Case(
             name,
-            options,
+            next(options),
             batch_sizes=BATCHES[world_size][-1],
             chunk_size=chunk,
             interclass_filter=threshold,
@@ -117,16 +124,17 @@ def test_interclass_filter(ranks: RankPool, name: str, world_size: int) -> None:
             seed=7,
             memory_budget=0 if chunk else None,
         )
-        for options in options_of(name)
         for threshold in (0.4, 0.0, -0.999)  # the last leaves no non-target at all
         for chunk, rate in [(3, 1.0), (None, 0.5)]
     ]
-    check(ranks, world_size, cases)
+    check(ranks, world_size, cases, mixed=False)
 
 
 @world_sizes
 @heads
 def test_regularizers(ranks: RankPool, name: str, world_size: int) -> None:
+    shapes = [(10, None, 1.0, True), (10, 3, 1.0, False), (60, 7, 0.3, False)]
+    weights = [{"sample_margin": 0.7}, {"zero_centroid": 40.0}, {"sample_margin": 3.0, "zero_centroid": 2.0}]
     cases = [
         Case(
             name,
@@ -134,21 +142,62 @@ def test_regularizers(ranks: RankPool, name: str, world_size: int) -> None:
             batch_sizes=BATCHES[world_size][-1],
             chunk_size=chunk,
             tie=tie,
-            regularizers=weights,
+            regularizers=regularizers,
             sample_rate=rate,
             seed=11,
         )
-        for weights in ({"sample_margin": 0.7}, {"zero_centroid": 40.0}, {"sample_margin": 3.0, "zero_centroid": 2.0})
-        for num_classes, chunk, rate, tie in [(10, 3, 1.0, False), (10, None, 1.0, True), (60, 7, 0.3, False)]
+        for (num_classes, chunk, rate, tie), regularizers in zip(shapes, weights, strict=True)
     ]
     check(ranks, world_size, cases)
 
 
 @world_sizes
-@pytest.mark.parametrize("name", [name for name in WARMED_HEADS if name in HEADS])
+@pytest.mark.parametrize("name", WARMED_HEADS)
 def test_margin_warmup(ranks: RankPool, name: str, world_size: int) -> None:
+    tried = options_of(name)
     cases = [
-        Case(name, batch_sizes=BATCHES[world_size][0], margin_factor=factor, seed=13)
-        for factor in (0.0, 1e-3, 0.5, 1.0)
+        Case(name, options, batch_sizes=BATCHES[world_size][0], margin_factor=factor, seed=13)
+        for factor, options in [(0.0, {}), (1e-3, tried[-1]), (0.5, {}), (0.7, tried[-1])]
     ]
     check(ranks, world_size, cases)
+
+
+@world_sizes
+@pytest.mark.parametrize("name", RUNNING_HEADS)
+def test_running_statistics_of_earlier_passes_enter(ranks: RankPool, name: str, world_size: int) -> None:
+    cases = [
+        Case(
+            name,
+            options,
+            batch_sizes=BATCHES[world_size][-1],
+            chunk_size=3,
+            sample_rate=rate,
+            num_classes=20,
+            seed=17,
+            earlier_passes=passes,
+        )
+        for options in options_of(name)
+        for passes, rate in [(1, 1.0), (2, 0.5)]
+    ]
+    check(ranks, world_size, cases, mixed=False)
+
+
+def buffers_around_a_pass(case: Case, is_training: bool, with_gradients: bool) -> list[dict[str, Tensor]]:
+    """The head's buffers before and after a forward pass of this rank; all ranks must agree on them."""
+    embeddings, prototypes, labels = make_problem(case)
+    fc = build(case, prototypes).train(is_training)
+    before, rows = buffers_of(fc), local_rows(case)
+    with torch.set_grad_enabled(with_gradients):
+        forward(fc, embeddings[rows], labels[rows], case)
+    after = buffers_of(fc)
+    assert all(torch.equal(other[key], after[key]) for other in gathered(after) for key in after)
+    return [before, after]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_training_passes_move_running_statistics(ranks: RankPool, name: str) -> None:
+    case = Case(name, batch_sizes=(4, 1, 3))
+    for is_training, with_gradients in [(True, True), (False, True), (True, False)]:
+        before, after = ranks.run(3, buffers_around_a_pass, case, is_training, with_gradients)[0]
+        moved = {key for key in after if not torch.equal(before[key], after[key])}
+        assert bool(moved) == (is_training and with_gradients and name in RUNNING_HEADS), moved

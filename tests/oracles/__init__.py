@@ -9,10 +9,31 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from tests.oracles import angular, regularizers, softmax, virtual
+from tests.oracles import (
+    adaptive,
+    angular,
+    comparison,
+    imbalance,
+    largest_margin,
+    lsoftmax,
+    mining,
+    regularizers,
+    softmax,
+    virtual,
+)  # fmt: skip
 from tests.oracles.dense import Dense, cross_entropy, is_right, unit
 
-HEAD_ORACLES: dict[str, Callable[..., Tensor]] = {**softmax.ORACLES, **angular.ORACLES, **virtual.ORACLES}
+HEAD_ORACLES: dict[str, Callable[..., Tensor]] = {
+    **softmax.ORACLES,
+    **angular.ORACLES,
+    **virtual.ORACLES,
+    **lsoftmax.ORACLES,
+    **largest_margin.ORACLES,
+    **imbalance.ORACLES,
+    **comparison.ORACLES,
+    **adaptive.ORACLES,
+    **mining.ORACLES,
+}
 REGULARIZER_ORACLES: dict[str, Callable[[Dense], Tensor]] = regularizers.ORACLES
 
 __all__ = ["HEAD_ORACLES", "REGULARIZER_ORACLES", "Dense", "cross_entropy", "is_right", "unit"]

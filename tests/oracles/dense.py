@@ -48,16 +48,18 @@ class Dense:
 
     @property
     def products(self) -> Tensor:
-        """(N, C), <w_j, x_i>."""
-        return self.embeddings @ self.prototypes.T
+        """(N, C), <w_j, x_i>, of the best sub-centre where a class has several."""
+        return _best_product(self.embeddings, self.prototypes)
 
     @property
     def cosines(self) -> Tensor:
         """(N, C), <w_j, x_i> / (|w_j| |x_i|), of the best sub-centre where a class has several."""
-        units = unit(self.prototypes)
-        if units.ndim == 2:
-            return unit(self.embeddings) @ units.T
-        return torch.einsum("nd,ckd->nck", unit(self.embeddings), units).amax(2)
+        return _best_product(unit(self.embeddings), unit(self.prototypes))
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.prototypes)
 
     @property
     def is_summed(self) -> Tensor:
@@ -77,6 +79,13 @@ class Dense:
         return matrix[torch.arange(len(self.labels)), self.labels]
 
 
+def _best_product(embeddings: Tensor, prototypes: Tensor) -> Tensor:
+    """(N, D), (C, D) or (C, K, D) -> (N, C)."""
+    if prototypes.ndim == 2:
+        return embeddings @ prototypes.T
+    return torch.einsum("nd,ckd->nck", embeddings, prototypes).amax(2)
+
+
 def unit(rows: Tensor) -> Tensor:
     """Rows (..., D) over their norms; a zero row stays zero and has gradient zero."""
     norms = rows.norm(dim=-1, keepdim=True)
@@ -84,8 +93,18 @@ def unit(rows: Tensor) -> Tensor:
     return torch.where(is_zero, 0.0, rows / torch.where(is_zero, 1.0, norms))
 
 
+def hardest(batch: Dense, matrix: Tensor) -> Tensor:
+    """(N, C) -> (N,), the largest of the sampled non-targets; equal ones share the gradient evenly."""
+    return matrix.masked_fill(~batch.is_competitor, -math.inf).amax(1)
+
+
 def cross_entropy(batch: Dense, target_logit: Tensor, logits: Tensor, extra: Tensor | None = None) -> Tensor:
-    """Mean over the batch of log(1 + sum over j != y of exp(logit_j - target_logit)), with an extra negative logit."""
+    """The mean of `cross_entropies` over the batch."""
+    return cross_entropies(batch, target_logit, logits, extra).mean()
+
+
+def cross_entropies(batch: Dense, target_logit: Tensor, logits: Tensor, extra: Tensor | None = None) -> Tensor:
+    """(N,), log(1 + sum over j != y of exp(logit_j - target_logit)), with an extra negative logit."""
     if batch.shift is not None:
         logits = logits + batch.shift.clamp_min(-1e300)  # unsampled classes leave by the mask below
     counts = batch.is_summed
@@ -97,7 +116,7 @@ def cross_entropy(batch: Dense, target_logit: Tensor, logits: Tensor, extra: Ten
     shown = torch.where(is_alone[:, None], 0.0, shown)  # keeps autograd finite; the row is replaced below
     gap = target_logit - torch.logsumexp(shown, dim=1)
     # -logsigmoid keeps the relative accuracy of well classified samples, which log(sum of all) - target loses
-    return torch.where(is_alone, 0.0, -F.logsigmoid(gap)).mean()
+    return torch.where(is_alone, 0.0, -F.logsigmoid(gap))
 
 
 def is_right(batch: Dense) -> Tensor:

@@ -43,10 +43,10 @@ def gm_softmax(
     Generalised margin softmax of the paper. Computed as the cross entropy with target logit s (a2 t + b2), minus what
     the numerator's exponent s (a1 t + b1) has more than that.
     """
+    a1, a2, b1, b2 = (by_label(batch, value) for value in (alpha1, alpha2, beta1, beta2))
     cosine = batch.own(batch.cosines)
-    numerator = scale * (by_label(batch, alpha1) * cosine + by_label(batch, beta1))
-    denominator = scale * (by_label(batch, alpha2) * cosine + by_label(batch, beta2))
-    return cross_entropy(batch, denominator, scale * batch.cosines) - (numerator - denominator).mean()
+    excess = (a1 - a2) * cosine + b1 - b2  # as one term: two that cancel would drown the small gradients
+    return cross_entropy(batch, scale * (a2 * cosine + b2), scale * batch.cosines) - scale * excess.mean()
 
 
 def by_label(batch: Dense, value: PerLabel) -> Tensor:

@@ -19,8 +19,11 @@ def sample_margin(batch: Dense) -> Tensor:
 
 
 def zero_centroid(batch: Dense) -> Tensor:
-    """Squared norm of the mean prototype, all classes (Zhou et al., ICLR 2022, zero-centroid regularisation)."""
-    return batch.prototypes.mean(0).square().sum()
+    """Squared norm of the mean prototype, all classes (Zhou et al., ICLR 2022, zero-centroid regularisation).
+
+    Every sub-centre counts as a prototype.
+    """
+    return batch.prototypes.flatten(0, -2).mean(0).square().sum()
 
 
 ORACLES = {"sample_margin": sample_margin, "zero_centroid": zero_centroid}
