@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, distributed
 
 from losses import PartialFC, build_head
-from tests.losses.problems import EMBEDDING_SIZE, Case, class_counts, make_problem
-from tests.oracles import HEAD_ORACLES, REGULARIZER_ORACLES, Dense, is_right
+from tests.losses.problems import EMBEDDING_SIZE, Case, class_counts, make_problem, relative, relative_by_row
+from tests.oracles import HEAD_ORACLES, REGULARIZER_ORACLES, STATE_ORACLES, Dense, is_right
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Outcome:
     prototype_error: float
     prototype_row_error: float
     parameter_error: float
+    state_error: float
     num_right: int
     num_samples: int
     sampled: tuple[int, ...]
@@ -36,7 +37,7 @@ class Outcome:
 
     def worst(self) -> float:
         """The largest error of all; NaN counts as infinite."""
-        whole = (self.loss_error, self.embedding_error, self.prototype_error, self.parameter_error)
+        whole = (self.loss_error, self.embedding_error, self.prototype_error, self.parameter_error, self.state_error)
         errors = (*whole, self.embedding_row_error, self.prototype_row_error)
         return math.inf if any(math.isnan(error) for error in errors) else max(errors)
 
@@ -125,16 +126,12 @@ def oracle_loss(batch: Dense, case: Case) -> Tensor:
     return loss
 
 
-def relative(got: Tensor, wanted: Tensor) -> float:
-    """Largest difference over the largest wanted entry."""
-    return 0.0 if wanted.numel() == 0 else float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-300))
-
-
-def relative_by_row(got: Tensor, wanted: Tensor, floor: float) -> float:
-    """As `relative`, each row by itself; rows below `floor` (rounding noise of the others) do not count."""
-    difference, largest = (got - wanted).abs().flatten(0, -2).amax(1), wanted.abs().flatten(0, -2).amax(1)
-    rows = largest > floor
-    return float((difference[rows] / largest[rows]).max()) if rows.any() else 0.0
+def new_state(batch: Dense, case: Case) -> dict[str, Tensor]:
+    """The head's running statistics after the pass; every other buffer stays as it was."""
+    state = dict(batch.state)
+    if case.head in STATE_ORACLES:
+        state |= STATE_ORACLES[case.head](batch, **case.head_options)
+    return state
 
 
 def buffers_of(fc: PartialFC) -> dict[str, Tensor]:
@@ -209,6 +206,9 @@ def compare(case: Case) -> Outcome:
         prototype_error=float((got_w - wanted_w).abs().max() / scale_w) if len(wanted_w) else 0.0,
         prototype_row_error=relative_by_row(got_w, wanted_w, 1e-9 * float(scale_w)),
         parameter_error=max((relative(got, p) for got, p in zip(got_p, wanted_p, strict=True)), default=0.0),
+        state_error=max(
+            (relative(buffers_of(fc)[name], new) for name, new in new_state(batch, case).items()), default=0
+        ),
         num_right=int(is_right(batch).sum()),
         num_samples=len(labels),
         sampled=tuple(fc.sampled_classes.tolist()) if case.sample_rate < 1 else tuple(range(start, stop)),

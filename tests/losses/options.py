@@ -91,7 +91,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "adaface": [
         {"scale": 8.0},
         {"scale": 8.0, "h": 1.0, "momentum": 0.5},
-        {"scale": 8.0, "margin": 0.8, "h": 0.5, "momentum": 1.0},
+        {"scale": 8.0, "margin": 0.8, "h": 1.5, "momentum": 1.0},  # z is clipped on both sides
     ],
     # the problem's embeddings are 0.3 to 15 long: some inside the bounds, some beyond either
     "magface": [

@@ -1,4 +1,4 @@
-"""What a comparison of head and oracle is made of: a Case, and the batch and prototypes it meets; runs nothing."""
+"""What a comparison of head and oracle needs: a Case, its batch and prototypes, distances of results; runs nothing."""
 
 from __future__ import annotations
 
@@ -98,3 +98,15 @@ def make_problem(case: Case) -> tuple[Tensor, Tensor, Tensor]:
         embeddings[::2, 1:] = 0  # products of one term: equal in any order of summation
         embeddings[::2, 0] = 1 + torch.arange(len(embeddings[::2]))
     return embeddings, prototypes.squeeze(1), labels
+
+
+def relative(got: Tensor, wanted: Tensor) -> float:
+    """Largest difference over the largest wanted entry."""
+    return 0.0 if wanted.numel() == 0 else float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-300))
+
+
+def relative_by_row(got: Tensor, wanted: Tensor, floor: float) -> float:
+    """As `relative`, each row by itself; rows below `floor` (rounding noise of the others) do not count."""
+    difference, largest = (got - wanted).abs().flatten(0, -2).amax(1), wanted.abs().flatten(0, -2).amax(1)
+    rows = largest > floor
+    return float((difference[rows] / largest[rows]).max()) if rows.any() else 0.0

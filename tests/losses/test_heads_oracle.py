@@ -22,7 +22,7 @@ from tests.losses.options import (
     options_of,
 )
 from tests.losses.problems import make_problem
-from tests.oracles import HEAD_ORACLES, REGULARIZER_ORACLES
+from tests.oracles import HEAD_ORACLES, REGULARIZER_ORACLES, STATE_ORACLES
 from tests.ranks import RankPool
 
 BATCHES = {1: [(9,)], 2: [(5, 5), (6, 3)], 3: [(4, 4, 4), (4, 2, 3), (1, 5, 2)]}
@@ -47,6 +47,7 @@ def check(ranks: RankPool, world_size: int, cases: list[Case], *, mixed: bool = 
 def test_every_head_and_regularizer_has_an_oracle() -> None:
     assert set(HEADS) <= set(HEAD_ORACLES), f"no oracle for {sorted(set(HEADS) - set(HEAD_ORACLES))}"
     assert set(REGULARIZERS) <= set(REGULARIZER_ORACLES), "a regularizer has no oracle"
+    assert set(RUNNING_HEADS) == set(STATE_ORACLES) & set(NAMES), "the running statistics of a head have no oracle"
     assert set(HEADS.values()) == {HEADS[name] for name in NAMES}
 
 

@@ -90,6 +90,7 @@ def edge_problem(case: Case, kind: str) -> tuple[Tensor, Tensor, Tensor]:
         prototypes *= 1e-4
     else:
         embeddings[:3] *= 1e4 / embeddings[:3].norm(dim=1, keepdim=True)
+        prototypes *= 1e4
     return embeddings, prototypes, labels
 
 

@@ -20,7 +20,7 @@ from tests.oracles import (
     regularizers,
     softmax,
     virtual,
-)  # fmt: skip
+)
 from tests.oracles.dense import Dense, cross_entropy, is_right, unit
 
 HEAD_ORACLES: dict[str, Callable[..., Tensor]] = {
@@ -34,6 +34,8 @@ HEAD_ORACLES: dict[str, Callable[..., Tensor]] = {
     **adaptive.ORACLES,
     **mining.ORACLES,
 }
+# the head's running statistics as a training pass leaves them, by buffer name
+STATE_ORACLES: dict[str, Callable[..., dict[str, Tensor]]] = {**adaptive.STATES, **mining.STATES}
 REGULARIZER_ORACLES: dict[str, Callable[[Dense], Tensor]] = regularizers.ORACLES
 
-__all__ = ["HEAD_ORACLES", "REGULARIZER_ORACLES", "Dense", "cross_entropy", "is_right", "unit"]
+__all__ = ["HEAD_ORACLES", "REGULARIZER_ORACLES", "STATE_ORACLES", "Dense", "cross_entropy", "is_right", "unit"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,19 +27,30 @@ def falling_cosine(angle: Tensor) -> Tensor:
     return torch.where(k % 2 == 0, 1.0, -1.0) * angle.cos() - 2 * k
 
 
+def _adaface_norms(batch: Dense) -> Tensor:
+    return batch.embeddings.detach().norm(dim=1).clamp(0.001, 100)
+
+
+def adaface_state(batch: Dense, momentum: float = 0.01, **_: Any) -> dict[str, Tensor]:
+    """Running mean and unbiased std of the norms, this batch's with weight t_alpha; one sample alone has no std."""
+    norms, old = _adaface_norms(batch), {name: value.double() for name, value in batch.state.items()}
+    mean = momentum * norms.mean() + (1 - momentum) * old["norm_mean"]
+    if len(norms) == 1:
+        return {"norm_mean": mean, "norm_std": old["norm_std"]}
+    return {"norm_mean": mean, "norm_std": momentum * norms.std(unbiased=True) + (1 - momentum) * old["norm_std"]}
+
+
 def adaface(batch: Dense, scale: float = 64.0, margin: float = 0.4, h: float = 0.333, momentum: float = 0.01) -> Tensor:
     """Target logit s (cos(theta_y + g_angle) - g_add), the margins set by the norm of the embedding.
 
     g_angle = -m z and g_add = m + m z, where z = clip(h (|x| - mean) / std, -1, 1) is a constant to the gradient (Kim,
     Jain, Liu, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022, section on the adaptive margin).
-    From the authors' code: norms clipped to [0.001, 100], the unbiased std of the batch, + 1e-3 below the fraction, the
-    angle not below 1e-3, and running mean and std that take in this batch before they are used. Past pi, where they clip
-    too, it goes on as `falling_cosine`. Their clamp of every cosine to +-(1 - 1e-3), the non-targets' too, is left out.
+    From the authors' code: norms clipped to [0.001, 100], + 1e-3 below the fraction, the angle not below 1e-3, and the
+    running mean and std that take in this batch before they are used. Past pi, where they clip too, it goes on as
+    `falling_cosine`. Their clamp of every cosine to +-(1 - 1e-3), the non-targets' too, is left out.
     """
-    norms = batch.embeddings.detach().norm(dim=1).clamp(0.001, 100)
-    mean = momentum * norms.mean() + (1 - momentum) * batch.state["norm_mean"].double()
-    std = momentum * norms.std(unbiased=True) + (1 - momentum) * batch.state["norm_std"].double()
-    z = (h * (norms - mean) / (std + _ADAFACE_EPSILON)).clamp(-1, 1)
+    state = adaface_state(batch, momentum)
+    z = (h * (_adaface_norms(batch) - state["norm_mean"]) / (state["norm_std"] + _ADAFACE_EPSILON)).clamp(-1, 1)
     g_angle = -batch.margin_factor * margin * z
     g_add = batch.margin_factor * (margin + margin * z)
     angle = (own_angle(batch) + g_angle).clamp(min=_ADAFACE_EPSILON)
@@ -94,3 +106,4 @@ ORACLES = {
     "elasticface_arc": elasticface_arc,
     "elasticface_cos": elasticface_cos,
 }
+STATES = {"adaface": adaface_state}

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from tests.oracles.adaptive import falling_cosine, own_angle
 from tests.oracles.dense import Dense, cross_entropy
+
+
+def curricularface_state(batch: Dense, momentum: float = 0.01, **_: Any) -> dict[str, Tensor]:
+    """The running mean of the target's cosine, this batch's with the momentum as its weight."""
+    mean_cosine = batch.own(batch.cosines.detach()).mean()
+    return {"mean_cosine": momentum * mean_cosine + (1 - momentum) * batch.state["mean_cosine"].double()}
 
 
 def curricularface(batch: Dense, scale: float = 64.0, margin: float = 0.5, momentum: float = 0.01) -> Tensor:
@@ -17,8 +25,7 @@ def curricularface(batch: Dense, scale: float = 64.0, margin: float = 0.5, momen
     Learning Loss for Deep Face Recognition", CVPR 2020). The hard logit's own cosines are differentiated, both of them.
     """
     cosines = batch.cosines
-    mean_cosine = batch.own(cosines.detach()).mean()
-    t = momentum * mean_cosine + (1 - momentum) * batch.state["mean_cosine"].double()
+    t = curricularface_state(batch, momentum)["mean_cosine"]
     target = falling_cosine(own_angle(batch) + batch.margin_factor * margin)
     is_hard = cosines > target[:, None]
     modulated = torch.where(is_hard, cosines * (t + cosines), cosines)
@@ -61,3 +68,4 @@ def circle(batch: Dense, scale: float = 256.0, margin: float = 0.25) -> Tensor:
 
 
 ORACLES = {"curricularface": curricularface, "mv_arc": mv_arc, "mv_am": mv_am, "circle": circle}
+STATES = {"curricularface": curricularface_state}
