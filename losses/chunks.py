@@ -11,7 +11,7 @@ from torch import Tensor
 from losses.head import Head
 from losses.kernels import ChunkKernel, Share, finite
 from losses.options import EngineOptions
-from losses.products import inverse_norm, matmul, project_rows, project_unit
+from losses.products import inverse_norm, matmul, project_rows_, project_unit
 from losses.scores import NO_LOGIT, Scorer
 
 # Bytes of logits per chunk: on CPU a chunk must stay in the cache between the product and its exponential; a GPU
@@ -87,7 +87,7 @@ class ChunkWalk:
         self.scorer = Scorer(head, column, self.unit, options)
         self.kernel = ChunkKernel(head, column, options, column_logit, self.differentiable_context)
         self.kept: list[Tensor] = []
-        self.kept_shifts: list[Tensor] = []
+        self.kept_per_chunk = 4 if self.differentiates_hardest else 2
 
     @property
     def is_sum(self) -> bool:
@@ -95,9 +95,9 @@ class ChunkWalk:
         return self.kernel.is_sum
 
     def kept_tensors(self) -> list[Tensor]:
-        """Hands over what the backward pass reuses: kernels, then shifts. Keep them through save_for_backward."""
-        kept, self.kept, shifts, self.kept_shifts = self.kept, [], self.kept_shifts, []
-        return [*kept, *shifts]
+        """Hands over what the backward pass reuses, chunk by chunk. Keep it through save_for_backward."""
+        kept, self.kept = self.kept, []
+        return kept
 
     def forward(self, operand: Tensor, prototypes: Tensor, own: Tensor | None, context: Sequence[Tensor]) -> Found:
         """Online max and sum over the chunks.
@@ -112,24 +112,28 @@ class ChunkWalk:
         zero = operand.new_zeros(operand.shape[0])
         slopes = [zero.clone() for _ in self.differentiable_context]
         found = Found(empty, zero, empty, zero, zero if self.is_sum else empty, zero, slopes)
-        needs_products = self.differentiates_hardest or self.scorer.wants_cosine or own is not None
+        needs_products = self.scorer.wants_cosine or own is not None
         budget = 0 if needs_products else self.options.memory_budget
         for classes, rows in self._chunks(prototypes, operand):
             scores = self.scorer(operand, own, prototypes[rows], classes.start)
-            hardest = scores.similarity.amax(dim=1)
+            hardest, is_hardest = scores.similarity.amax(dim=1), None
             if self.differentiates_hardest:
-                found.ties = _count_ties(found.hardest, found.ties, hardest, scores.similarity)
+                is_hardest = scores.similarity == hardest.unsqueeze(1)
+                found.ties = _count_ties(found.hardest, found.ties, hardest, is_hardest)
             found.hardest = torch.maximum(found.hardest, hardest)
             if scores.cosine is not None:
                 top = scores.cosine.amax(dim=1)
-                found.cosine_ties = _count_ties(found.hardest_cosine, found.cosine_ties, top, scores.cosine)
+                is_top = scores.cosine == top.unsqueeze(1)
+                found.cosine_ties = _count_ties(found.hardest_cosine, found.cosine_ties, top, is_top)
                 found.hardest_cosine = torch.maximum(found.hardest_cosine, top)
             share = self.kernel(scores, classes.start, context, found.largest, hardest=hardest)
             shift = _add(found, share)
-            budget -= share.kernel.numel() * share.kernel.element_size() * self.head.sub_centers
+            # A mark of the hardest class is a byte: kept too, so that no equality of recomputed products decides.
+            size = share.kernel.element_size() + (0 if is_hardest is None else 1)
+            budget -= share.kernel.numel() * size * self.head.sub_centers
             if budget >= 0:
-                self.kept.append(self.scorer.spread(share.kernel, scores.winner))
-                self.kept_shifts.append(shift)
+                self.kept += [self.scorer.spread(share.kernel, scores.winner), shift]
+                self.kept += [] if is_hardest is None else [self.scorer.spread(is_hardest, scores.winner), hardest]
         return found
 
     def backward(
@@ -149,14 +153,18 @@ class ChunkWalk:
         g_operand, g_prototypes = torch.zeros_like(operand), torch.empty_like(prototypes)
         g_unit = torch.zeros_like(operand) if upstream.hardest_cosine is not None else None
         g_own = torch.zeros_like(own) if own is not None else None
-        kernels, shifts = kept[: len(kept) // 2], kept[len(kept) // 2 :]
+        num_kept = len(kept) // self.kept_per_chunk
         unit_operand = operand * self.unit.unsqueeze(1) if g_unit is not None else operand
         factor = upstream.coefficient * (self.head.scale if self.kernel.is_plain else 1.0)
         is_reduced, normalizes = self.options.is_reduced, self.head.normalize_prototypes
         for index, (classes, rows) in enumerate(self._chunks(prototypes, operand)):
             chunk, scores, share = prototypes[rows], None, None
-            if index < len(kernels):
-                slope = kernels[index] * (factor * (shifts[index] - upstream.shift).exp()).unsqueeze(1)
+            if index < num_kept:
+                kernel, shift, *marks = kept[index * self.kept_per_chunk : (index + 1) * self.kept_per_chunk]
+                slope = kernel * (factor * (shift - upstream.shift).exp()).unsqueeze(1)
+                if upstream.hardest is not None:
+                    is_hardest, top = marks
+                    slope += is_hardest * (upstream.hardest[1] * (top == upstream.hardest[0])).unsqueeze(1)
             else:
                 scores = self.scorer(operand, own, chunk, classes.start)
                 # Recomputed by the same product of the same shape: ties compare equal bit for bit.
@@ -167,20 +175,20 @@ class ChunkWalk:
             inverse = inverse_norm(torch.linalg.vector_norm(chunk, dim=1))
             slope = slope * inverse if normalizes else slope
             g_operand += matmul(slope, chunk, is_reduced)
-            g_chunk = matmul(slope.t(), operand, is_reduced)
+            # Written in place: a result of its own would be copied, and for a cheap head that is a tenth of the step.
+            g_chunk = matmul(slope.t(), operand, is_reduced, out=g_prototypes[rows])
             if own is not None and g_own is not None and share is not None and share.between is not None:
                 slope = share.between * factor.unsqueeze(1)
                 slope = slope * inverse if normalizes else slope
                 g_own += matmul(slope, chunk, is_reduced)
                 g_chunk += matmul(slope.t(), own, is_reduced)
             if normalizes:
-                g_chunk = project_rows(g_chunk, chunk, inverse)
+                project_rows_(g_chunk, chunk, inverse)
             ties = _ties(scores.cosine, upstream.hardest_cosine) if scores is not None else None
             if g_unit is not None and scores is not None and ties is not None:
                 slope = self.scorer.spread(ties, scores.cosine_winner) * inverse
                 g_unit += slope @ chunk
-                g_chunk = g_chunk + project_rows(slope.t() @ unit_operand, chunk, inverse)
-            g_prototypes[rows] = g_chunk
+                g_chunk += project_rows_(slope.t() @ unit_operand, chunk, inverse)
         if g_unit is not None:
             g_operand += g_unit if self.head.normalize_embeddings else project_unit(g_unit, unit_operand, self.unit)
         return g_operand, g_prototypes, g_own
@@ -216,7 +224,7 @@ def _ties(values: Tensor | None, hardest: tuple[Tensor, Tensor] | None) -> Tenso
     return (values == hardest[0].unsqueeze(1)) * hardest[1].unsqueeze(1)
 
 
-def _count_ties(best: Tensor, ties: Tensor, top: Tensor, values: Tensor) -> Tensor:
-    """Number of classes that share max(best, top), (N,), given how many shared ``best``."""
-    here = (values == top.unsqueeze(1)).sum(dim=1)
+def _count_ties(best: Tensor, ties: Tensor, top: Tensor, is_top: Tensor) -> Tensor:
+    """Number of classes that share max(best, top), (N,), given how many shared ``best`` and which equal ``top``."""
+    here = is_top.sum(dim=1)
     return ties * (best >= top) + here * (top >= best)

@@ -16,22 +16,29 @@ def has_bfloat16_products(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def matmul(left: Tensor, right: Tensor, is_reduced: bool) -> Tensor:
+def rounded(values: Tensor, is_reduced: bool) -> Tensor:
+    """What ``matmul`` would round its operand to, once for several products; itself in full precision."""
+    if not is_reduced:
+        return values
+    return values.bfloat16() if values.is_cuda else values.bfloat16().to(values.dtype)
+
+
+def matmul(left: Tensor, right: Tensor, is_reduced: bool, out: Tensor | None = None) -> Tensor:
     """Product in the operands' precision or, reduced, of operands rounded to bfloat16 with float32 results.
 
     A bfloat16 result would move a logit of scale 64 by up to 0.125. CPU has no such product, so there operands are
     rounded and multiplied in float32.
     """
-    if not is_reduced:
-        return left @ right
-    if left.is_cuda:
-        return torch.mm(left.bfloat16(), right.bfloat16(), out_dtype=torch.float32)
-    return left.bfloat16().to(left.dtype) @ right.bfloat16().to(right.dtype)
+    if is_reduced and left.is_cuda:
+        product = torch.mm(left.bfloat16(), right.bfloat16(), out_dtype=torch.float32)
+        return product if out is None else out.copy_(product)
+    return torch.mm(rounded(left, is_reduced), rounded(right, is_reduced), out=out)
 
 
-def project_rows(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
-    """Gradient through w / ||w||, given one that already carries 1 / ||w||: removes the part along w, (C, D)."""
-    return gradient - rows * (torch.linalg.vecdot(gradient, rows) * inverse * inverse).unsqueeze(1)
+def project_rows_(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient (C, D) through w / ||w||, given one that carries 1 / ||w||: removes the part along w, in place."""
+    along = torch.linalg.vecdot(gradient, rows) * inverse * inverse
+    return gradient.addcmul_(rows, along.unsqueeze(1), value=-1)
 
 
 def project_unit(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:

@@ -67,9 +67,8 @@ MUTANTS = [
         f"{_STATISTICS} -k equal_hardest",
     ),
     Mutant(
-        "no projection of the gradient through w / ||w||", _CHUNKS,
-        "if normalizes:\n                g_chunk = project_rows(g_chunk, chunk, inverse)",
-        "if False:\n                g_chunk = project_rows(g_chunk, chunk, inverse)", f"{_ORACLE} -k normface",
+        "no projection of the gradient through w / ||w||", "losses/products.py",
+        "return gradient.addcmul_(rows, along.unsqueeze(1), value=-1)", "return gradient", f"{_ORACLE} -k normface",
     ),
     Mutant(
         "the running sum not rescaled to a new maximum", _CHUNKS,
@@ -78,13 +77,17 @@ MUTANTS = [
     ),
     Mutant(
         "kept kernels not rescaled", _CHUNKS,
-        "(factor * (shifts[index] - upstream.shift).exp())", "(factor * torch.ones_like(shifts[index]))",
+        "(factor * (shift - upstream.shift).exp())", "(factor * torch.ones_like(shift))",
         f"{_ORACLE} -k cosface",
     ),
     Mutant(
         "the target stays among the non-targets", _SCORES,
         "similarity, winner = self._best(products)\n        overwrite_target(similarity, self.column, start, NO_LOGIT)",
         "similarity, winner = self._best(products)", f"{_ORACLE} -k cosface",
+    ),
+    Mutant(
+        "the hardest class of every chunk gets its gradient", _CHUNKS,
+        "(upstream.hardest[1] * (top == upstream.hardest[0]))", "upstream.hardest[1]", f"{_STATISTICS} -k any_flags",
     ),
     Mutant(
         "every sub-centre gets the winner's gradient", _SCORES,
@@ -111,9 +114,9 @@ MUTANTS = [
         f"{_ORACLE} -k filter",
     ),
     Mutant(
-        "products with bfloat16 results", "losses/products.py",
-        "return left.bfloat16().to(left.dtype) @ right.bfloat16().to(right.dtype)",
-        "return (left.bfloat16() @ right.bfloat16()).bfloat16().to(left.dtype) * 1.05",
+        "products of operands with two bits of mantissa", "losses/products.py",
+        "values.bfloat16() if values.is_cuda else values.bfloat16().to(values.dtype)",
+        "values.to(torch.float8_e5m2).to(values.dtype)",
         "tests/losses/test_precision_and_edges.py -k autocast",
     ),
     Mutant(
