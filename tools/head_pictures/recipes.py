@@ -207,8 +207,8 @@ def _curricular(name: str) -> Picture:
     late.mean_cosine.fill_(0.6)
     curves = [
         Curve("target", early.target_logit(samples(early))),
-        Curve(f"{_beside()}, t = 0", non_targets_beside(early, _TARGET_DEGREES)),
-        Curve("the same, t = 0.6", non_targets_beside(late, _TARGET_DEGREES)),
+        Curve(f"{_beside()}, τ = 0", non_targets_beside(early, _TARGET_DEGREES)),
+        Curve("the same, τ = 0.6", non_targets_beside(late, _TARGET_DEGREES)),
         Curve("no margin", parent_logit(early), is_parent=True),
     ]
     return Picture(name, subtitle_of(name, early), "logit", curves)

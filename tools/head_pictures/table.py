@@ -93,9 +93,9 @@ def _walk(head: Head) -> str:
     if head.sub_centers > 1:
         words.append(f"{head.sub_centers} prototypes a class")
     if head.needs_prototype_similarity:
-        words.append("second product, recomputed")
-    elif head.differentiates_hardest:
-        words.append("recomputed")
+        words.append("second product, nothing kept")
+    if head.differentiates_hardest:
+        words.append("gradient of `hardest`")
     if head.reduction == "sum":
         words.append("plain sum")
     if type(head).non_target is not Head.non_target:
