@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +22,7 @@ from typing import Any
 import torch
 
 from backbones import backbone_info, build_backbone
+from benchmarks.measure import surroundings
 
 PLAIN = "plain"
 
@@ -160,28 +159,6 @@ def summarize(name: str, speeds: dict[str, list[float]], memory: dict[str, float
             }
         )
     return rows
-
-
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """Commit, hardware and versions that the figures belong to."""
-    root = Path(__file__).resolve().parent.parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    return {
-        "commit": commit,
-        "hardware": hardware,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def processor() -> str:
-    """The CPU's name where the system tells it, else its architecture."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from backbones import build_backbone
-from benchmarks.backbones import surroundings
+from benchmarks.measure import surroundings
 from dataset import build_loader, open_source
 from losses import ClassStatistics, PartialFC, build_head
 from utils.checkpoint import empty_tensors, latest_checkpoint, load_checkpoint, read_manifest

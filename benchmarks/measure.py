@@ -1,0 +1,129 @@
+"""How a figure is taken and kept: alternating rounds, child processes, medians of ratios, JSON, tables. No subject here.
+
+A shared machine is never quiet, so absolute times mean little: contestants take turns within each round and what counts
+is the median over rounds of the ratio within a round.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One contestant's rounds.
+
+    Attributes:
+        median: of its values.
+        smallest: of its values.
+        largest: of its values.
+        ratio: median over rounds of its value divided by the baseline's in the same round.
+    """
+
+    median: float
+    smallest: float
+    largest: float
+    ratio: float
+
+
+def alternate(contestants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Calls every contestant once per round, in turn, the order reversed every other round; name -> values."""
+    values: dict[str, list[float]] = {name: [] for name in contestants}
+    for index in range(rounds):
+        for name in reversed(contestants) if index % 2 else contestants:
+            values[name].append(contestants[name]())
+    return values
+
+
+def summarize(values: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Summary]:
+    """Medians, extremes and ratios to the baseline; every contestant has a value in every round."""
+    return {
+        name: Summary(
+            statistics.median(own),
+            min(own),
+            max(own),
+            statistics.median(value / base for value, base in zip(own, values[baseline], strict=True)),
+        )
+        for name, own in values.items()
+    }
+
+
+def run_child(module: str, arguments: Sequence[str], *, threads: int, timeout: float = 600) -> dict[str, Any]:
+    """Runs ``python -m module arguments`` and returns the JSON object on the last line that it prints.
+
+    A process of its own is what peak memory and start-up can be measured in.
+
+    Raises:
+        RuntimeError: it failed or printed no JSON; the message ends with its last lines.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
+    lines = done.stdout.strip().splitlines()
+    try:
+        if done.returncode:
+            raise ValueError
+        found: dict[str, Any] = json.loads(lines[-1])
+    except (ValueError, IndexError) as error:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+        raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{tail}") from error
+    return found
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def surroundings(device: torch.device | None = None) -> dict[str, Any]:
+    """Commit, hardware and versions that the figures belong to."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    is_gpu = device is not None and device.type == "cuda"
+    return {
+        "commit": commit,
+        "hardware": torch.cuda.get_device_name(device) if is_gpu else processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def processor() -> str:
+    """The CPU's name where the system tells it, else its architecture."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is left-aligned, the others are right-aligned."""
+    lines = ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def save(name: str, title: str, markdown: str, data: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+    """Writes FOLDER/NAME.json: title and Markdown for docs/benchmarks.md, and the figures behind them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    content = {"title": title, "markdown": markdown, **data}
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
