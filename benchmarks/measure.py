@@ -1,4 +1,4 @@
-"""How a figure is taken and kept: alternating rounds, child processes, medians of ratios, JSON, tables. No subject here.
+"""How a figure is taken and kept: alternating rounds, child processes, medians of ratios, JSON, tables.
 
 A shared machine is never quiet, so absolute times mean little: contestants take turns within each round and what counts
 is the median over rounds of the ratio within a round.
@@ -45,7 +45,7 @@ def alternate(contestants: Mapping[str, Callable[[], float]], rounds: int) -> di
     """Calls every contestant once per round, in turn, the order reversed every other round; name -> values."""
     values: dict[str, list[float]] = {name: [] for name in contestants}
     for index in range(rounds):
-        for name in reversed(contestants) if index % 2 else contestants:
+        for name in list(contestants)[:: -1 if index % 2 else 1]:
             values[name].append(contestants[name]())
     return values
 
