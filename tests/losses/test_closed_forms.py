@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from losses import build_head
 from tests.losses.harness import EMBEDDING_SIZE, Case, make_problem
-from tests.losses.options import NAMES, options_of
 from tests.losses.test_properties import FREE, assert_equal, run
 
 DEGREES = math.pi / 180
@@ -235,16 +234,14 @@ def test_annealing_and_the_multiple_angle(name: str) -> None:
         assert float(head.softening(stats)) == pytest.approx(expected)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_batch_of_classes_of_one_image(name: str) -> None:
-    """Every class once: the loss is finite, and a short step against the gradient lowers it."""
-    labels = torch.randperm(10, generator=torch.Generator().manual_seed(5))
-    counts = torch.ones(10, dtype=torch.int64)
-    for options in options_of(name):
-        x, w, _ = make_problem(Case(name, options, batch_sizes=(10,), seed=6))
-        one = run(name, options, (x, w, labels), is_training=False, class_counts=counts)
-        size = float((one.x.square().sum() + one.w.square().sum()).sqrt())
-        assert math.isfinite(float(one.loss) + size), options
-        moved = (x - 1e-4 * one.x / size, w - 1e-4 * one.w / size, labels)
-        after = run(name, options, moved, is_training=False, class_counts=counts)
-        assert after.loss < one.loss - 1e-6 * size, options
+def test_magface_is_arcface_and_a_price_for_short_embeddings() -> None:
+    """m(a) and g(a) at norms below, within and above the bounds 10 and 110."""
+    theta, norms = degrees(30.0, 60.0, 120.0), torch.tensor([4.0, 60.0, 200.0], dtype=torch.float64)
+    x, w, labels = at_angles(theta, (1.0, 2.0))
+    found = run("magface", {"scale": 8.0}, (x * norms[:, None], w, labels))
+    margins = torch.tensor([0.45, 0.625, 0.8], dtype=torch.float64)
+    target = 8 * torch.cos(theta + margins)
+    torch.testing.assert_close(found.fc.head.target_logit(found.stats), target)
+    clamped = norms.clamp(10, 110)
+    price = 35 * (1 / clamped + clamped / 110**2)
+    torch.testing.assert_close(found.losses, price - F.logsigmoid(target - found.stats.log_sum))

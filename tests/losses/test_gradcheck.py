@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch.func import functional_call
 
 from losses import PartialFC, build_head
 from tests.losses.options import NAMES, WARMED_HEADS, options_of
-from tests.losses.problems import Case
+from tests.losses.problems import Case, make_problem
+from tests.losses.test_properties import run
 
 N, C, D = 4, 5, 3
 
@@ -45,8 +47,13 @@ def problem(num_centers: int, length: float = 2.0, seed: int = 0) -> tuple[Tenso
     return embeddings.requires_grad_(), prototypes.squeeze(1).requires_grad_(), labels
 
 
-def is_gradient_right(fc: PartialFC, embeddings: Tensor, prototypes: Tensor, labels: Tensor) -> bool:
-    """gradcheck of the whole layer; eval mode keeps running statistics still, which makes it a function."""
+def is_gradient_right(
+    fc: PartialFC, embeddings: Tensor, prototypes: Tensor, labels: Tensor, *, by_entry: bool = False
+) -> bool:
+    """gradcheck of the whole layer, entry by entry or along random directions.
+
+    Eval mode keeps running statistics still, which makes the layer a function.
+    """
     fc = fc.double().eval()
     names = [f"head.{name}" for name, _ in fc.head.named_parameters()]
     parameters = [value.detach().clone().requires_grad_() for value in fc.head.parameters()]
@@ -54,7 +61,8 @@ def is_gradient_right(fc: PartialFC, embeddings: Tensor, prototypes: Tensor, lab
     def loss(x: Tensor, w: Tensor, *learned: Tensor) -> Tensor:
         return functional_call(fc, {"weight": w, **dict(zip(names, learned, strict=True))}, (x, labels), {"step": 6})
 
-    return torch.autograd.gradcheck(loss, (embeddings, prototypes, *parameters), eps=1e-6, atol=2e-6, rtol=1e-5)
+    inputs = (embeddings, prototypes, *parameters)
+    return torch.autograd.gradcheck(loss, inputs, eps=1e-6, atol=2e-6, rtol=1e-5, fast_mode=not by_entry)
 
 
 def layer(name: str, options: dict[str, Any], **settings: Any) -> PartialFC:
@@ -67,7 +75,7 @@ def layer(name: str, options: dict[str, Any], **settings: Any) -> PartialFC:
 def test_gradients_are_those_of_the_loss(name: str, options: dict[str, Any]) -> None:
     for length, seed in ((2.0, 0), (9.0, 3)):  # short and long: inside and outside of caps and norm bounds
         fc = layer(name, options)
-        assert is_gradient_right(fc, *problem(fc.head.sub_centers, length, seed))
+        assert is_gradient_right(fc, *problem(fc.head.sub_centers, length, seed), by_entry=seed == 0)
 
 
 @pytest.mark.parametrize(
@@ -128,3 +136,18 @@ def test_a_detached_term_is_seen(name: str, options: dict[str, Any]) -> None:
         fc.head.norm_std.fill_(1.0)
     with pytest.raises(RuntimeError, match="Jacobian mismatch"):
         is_gradient_right(fc, *problem(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_classes_of_one_image(name: str) -> None:
+    """Every class once: the loss is finite, and a short step against the gradient lowers it."""
+    labels = torch.randperm(10, generator=torch.Generator().manual_seed(5))
+    counts = torch.ones(10, dtype=torch.int64)
+    for options in options_of(name):
+        x, w, _ = make_problem(Case(name, options, batch_sizes=(10,), seed=6))
+        one = run(name, options, (x, w, labels), is_training=False, class_counts=counts)
+        size = float((one.x.square().sum() + one.w.square().sum()).sqrt())
+        assert math.isfinite(float(one.loss) + size), options
+        moved = (x - 1e-4 * one.x / size, w - 1e-4 * one.w / size, labels)
+        after = run(name, options, moved, is_training=False, class_counts=counts)
+        assert after.loss < one.loss - 1e-6 * size, options
