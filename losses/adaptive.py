@@ -34,7 +34,7 @@ class AdaFace(Head):
     """Target logit s (cos(theta + g_angle) - g_add), whose margins follow the image quality that ||x|| stands for.
 
     z = clip(h (||x|| - mean) / (std + 1e-3), -1, 1), g_angle = -m z, g_add = m z + m, all without gradient: z = -1 is
-    ArcFace's margin m, z = 0 CosFace's, z = 1 adds 2 m to the cosine and takes m from the angle. Mean and standard
+    ArcFace's margin m, z = 0 CosFace's, z = 1 takes 2 m off the cosine and m off the angle. Mean and standard
     deviation of ||x|| are running ones, and every training pass updates them before it uses them.
 
     Source: Kim, Jain, Liu, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022, the section on the

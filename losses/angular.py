@@ -10,16 +10,16 @@ from torch import Tensor
 
 from losses.head import Head, SampleStatistics
 
-_LARGEST_COSINE = 1 - 1e-7  # the next float32 below 1 that keeps 1 - cos^2 away from 0
+_LARGEST_COSINE = 1 - 1e-7  # rounds to two float32 steps below 1, which keeps 1 - cos^2 away from 0
 
 
 class MonotoneAngle(torch.autograd.Function):
     """psi(cos theta) = (-1)^k cos(phi) - 2 k with phi = m1 theta + m2 and k = floor(phi / pi).
 
     psi falls over the whole range of theta, where cos(phi) alone would rise again past pi and reward a worse
-    angle. In float32 one in six cosines of x = 3 w exceeds 1 by rounding, so theta is atan2 of a clamped sine, never
-    acos. The derivative m1 (-1)^k sin(phi) / sin(theta) has poles at cos theta = +-1; it is taken at
-    |cos theta| <= 1 - 1e-7, which bounds it by about 2236 m1.
+    angle. In float32 one in five or six cosines of x = 3 w exceeds 1 by rounding, so theta is atan2 of a clamped
+    sine, never acos. The derivative m1 (-1)^k sin(phi) / sin(theta) has poles at cos theta = +-1; it is taken at
+    |cos theta| <= 1 - 1e-7, which bounds it by about 2236 m1 (2048 m1 in float32).
     """
 
     @staticmethod
@@ -133,13 +133,15 @@ class SubCenterArcFace(ArcFace):
 class SphereFace(Combined):
     """Target logit s psi(m theta), with embeddings and prototypes normalised.
 
-    Source: Liu et al., "SphereFace Revived: Unifying Hyperspherical Face Recognition", TPAMI 2022. Differs: its
-    authors' code computes psi without gradients; ours is exact unless asked otherwise.
+    Source: the psi of Liu et al., "SphereFace: Deep Hypersphere Embedding for Face Recognition", CVPR 2017, on
+    normalised embeddings as in Liu et al., "SphereFace Revived: Unifying Hyperspherical Face Recognition", TPAMI 2022.
+    Differs: the latter proposes to detach the margin from the gradient; ours is exact unless asked otherwise. Its two
+    new forms of the margin (SphereFace-R v1 and v2) are not here.
 
     Args:
         scale: s > 0.
         margin: m >= 1, real.
-        gradient: "exact", or "straight_through" for the authors' gradient.
+        gradient: "exact", or "straight_through" for the detached margin.
     """
 
     def __init__(

@@ -87,6 +87,7 @@ class ChunkWalk:
         self.scorer = Scorer(head, column, self.unit, options)
         self.kernel = ChunkKernel(head, column, options, column_logit, self.differentiable_context)
         self.kept: list[Tensor] = []
+        self.inverses: list[Tensor] = []
         self.kept_per_chunk = 4 if self.differentiates_hardest else 2
 
     @property
@@ -95,9 +96,12 @@ class ChunkWalk:
         return self.kernel.is_sum
 
     def kept_tensors(self) -> list[Tensor]:
-        """Hands over what the backward pass reuses, chunk by chunk. Keep it through save_for_backward."""
-        kept, self.kept = self.kept, []
-        return kept
+        """Hands over what the backward pass reuses: inverse norms of all rows, then chunk by chunk what was kept.
+
+        Keep it through save_for_backward, or it outlives the backward pass.
+        """
+        kept, inverses, self.kept, self.inverses = self.kept, self.inverses, [], []
+        return [torch.cat(inverses) if inverses else self.unit.new_empty(0), *kept]
 
     def forward(self, operand: Tensor, prototypes: Tensor, own: Tensor | None, context: Sequence[Tensor]) -> Found:
         """Online max and sum over the chunks.
@@ -116,6 +120,7 @@ class ChunkWalk:
         budget = 0 if needs_products else self.options.memory_budget
         for classes, rows in self._chunks(prototypes, operand):
             scores = self.scorer(operand, own, prototypes[rows], classes.start)
+            self.inverses.append(scores.inverse)
             hardest, is_hardest = scores.similarity.amax(dim=1), None
             if self.differentiates_hardest:
                 is_hardest = scores.similarity == hardest.unsqueeze(1)
@@ -153,12 +158,13 @@ class ChunkWalk:
         g_operand, g_prototypes = torch.zeros_like(operand), torch.empty_like(prototypes)
         g_unit = torch.zeros_like(operand) if upstream.hardest_cosine is not None else None
         g_own = torch.zeros_like(own) if own is not None else None
+        inverses, *kept = kept
         num_kept = len(kept) // self.kept_per_chunk
         unit_operand = operand * self.unit.unsqueeze(1) if g_unit is not None else operand
         factor = upstream.coefficient * (self.head.scale if self.kernel.is_plain else 1.0)
         is_reduced, normalizes = self.options.is_reduced, self.head.normalize_prototypes
         for index, (classes, rows) in enumerate(self._chunks(prototypes, operand)):
-            chunk, scores, share = prototypes[rows], None, None
+            chunk, inverse, scores, share = prototypes[rows], inverses[rows], None, None
             if index < num_kept:
                 kernel, shift, *marks = kept[index * self.kept_per_chunk : (index + 1) * self.kept_per_chunk]
                 slope = kernel * (factor * (shift - upstream.shift).exp()).unsqueeze(1)
@@ -166,14 +172,14 @@ class ChunkWalk:
                     is_hardest, top = marks
                     slope += is_hardest * (upstream.hardest[1] * (top == upstream.hardest[0])).unsqueeze(1)
             else:
-                scores = self.scorer(operand, own, chunk, classes.start)
+                scores = self.scorer(operand, own, chunk, classes.start, inverse)
                 # Recomputed by the same product of the same shape: ties compare equal bit for bit.
                 ties = _ties(scores.similarity, upstream.hardest)
                 share = self.kernel(scores, classes.start, context, upstream.shift, upstream.shift)
                 slope = share.kernel * factor.unsqueeze(1)
                 slope = self.scorer.spread(slope if ties is None else slope + ties, scores.winner)
-            inverse = inverse_norm(torch.linalg.vector_norm(chunk, dim=1))
-            slope = slope * inverse if normalizes else slope
+            if normalizes:
+                slope *= inverse
             g_operand += matmul(slope, chunk, is_reduced)
             # Written in place: a result of its own would be copied, and for a cheap head that is a tenth of the step.
             g_chunk = matmul(slope.t(), operand, is_reduced, out=g_prototypes[rows])

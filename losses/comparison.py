@@ -104,7 +104,7 @@ class UniFace(Head):
     Source: Zhou et al., "UniFace: Unified Cross-Entropy Loss for Deep Face Recognition", ICCV 2023; defaults and
     starting value as in the authors' code. Differs: the authors' code clamps both arguments to -s .. s and so cuts the
     gradient of the worst samples; that clamp is left out. b starts from ln(10 C) at any sample rate, where their code
-    multiplies C by the rate.
+    multiplies C by the rate. Their factor on the sum over non-targets, 1 by default, is left out.
 
     Args:
         scale: s > 0.

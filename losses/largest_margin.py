@@ -64,9 +64,9 @@ class GMSoftmax(Head):
     alpha 1 and beta1 = beta2 = -m is CosFace; beta2 towards minus infinity approaches LM-Softmax, times s. A float
     counts for all classes, a sequence or tensor holds one value per class, by label.
 
-    Source: Zhou et al., "Learning Towards the Largest Margins", ICLR 2022, the generalised margin softmax. The slides
-    print beta outside the scale in one place and inside it in another; here it is inside, in units of the cosine. The
-    defaults are NormFace. The number is computed as
+    Source: Zhou et al., "Learning Towards the Largest Margins", ICLR 2022, the generalised margin softmax; the ranges
+    of alpha are those its analysis assumes. beta stands inside the scale, in units of the cosine; presentations of
+    the method also print it outside. The defaults are NormFace. The number is computed as
     softmax_loss(s (alpha2 cos_y + beta2), ...) + s ((alpha2 - alpha1) cos_y + beta2 - beta1), which does not lose the
     target's gradient in float32 as the difference above does. A sample with no competitor left keeps the second term.
 

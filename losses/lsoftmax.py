@@ -48,8 +48,7 @@ class LSoftmax(Head):
     Source: Liu, Wen, Yu and Yang, "Large-Margin Softmax Loss for Convolutional Neural Networks", ICML 2016; the
     annealing and its defaults are those of the authors' code for MNIST (m = 4; base 1000, gamma 2.5e-5, power 35,
     minimum 0). For CIFAR-10 it has m = 2, power 45 and gamma 2e-5 (1e-5 with augmentation).
-    Differs: the first step has step = 0, hence l = base, where the authors' counter starts at 1; the gradient is exact
-    at theta = 0 and pi.
+    Differs: the first step has step = 0, hence l = base, where the authors' counter starts at 1.
 
     Args:
         margin: m, an integer 1 .. 4.
@@ -104,7 +103,8 @@ class ASoftmax(LSoftmax):
     Source: Liu et al., "SphereFace: Deep Hypersphere Embedding for Face Recognition", CVPR 2017; the annealing and its
     defaults are those of the authors' code (m = 4; base 1000, gamma 0.12, power 1, minimum 5). Differs: as LSoftmax;
     both gradients are exact, where that code rescales the prototypes in place, gives them the gradient of the plain
-    inner product without the margin, and does not project it; a zero prototype has the cosine 0.
+    inner product without the margin, does not project it, and rescales the margin's part of the embedding gradient; a
+    zero prototype has the cosine 0.
 
     Args:
         margin: m, an integer 1 .. 4.

@@ -54,7 +54,7 @@ class CurricularFace(_HardClasses):
     the batch's weight of 0.01 and the order from the authors' code (github.com/HuangYG123/CurricularFace,
     head/metrics.py). Differs: theta + m continues monotonically past pi, in the target and in the threshold, where
     their code takes cos(theta) - m sin(m) for the one and the rising cosine for the other. The mean is that of the
-    global batch, padding left out, where they take each GPU's.
+    global batch, padding left out, where they take one GPU's.
 
     Args:
         scale: s > 0.
@@ -115,9 +115,10 @@ class MVArc(_MVSoftmax):
     exp(s t (cos theta_j + 1)).
 
     Source: Wang et al., "Mis-classified Vector Guided Softmax Loss for Face Recognition", AAAI 2020 (the adaptive
-    re-weighting); scale and t = 0.2 from the authors' code (github.com/xiaoboCASIA/SV-X-Softmax, fc_layers.py).
-    Differs: theta + m continues monotonically past pi in target and threshold, and there is no ``easy_margin``, with
-    which their code drops the margin of targets beyond 90 degrees.
+    re-weighting); scale and t = 0.2 from the authors' code (github.com/xiaoboCASIA/SV-X-Softmax, fc_layers.py),
+    which has one default margin, 0.35, set for the cosine variant; 0.5 is ArcFace's. Differs: theta + m continues
+    monotonically past pi in target and threshold, and there is no ``easy_margin``, with which their code drops the
+    margin of targets beyond 90 degrees.
 
     Args:
         scale: s > 0.

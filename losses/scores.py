@@ -24,6 +24,7 @@ class Scores:
         cosine: (N, chunk), where a regulariser needs cosines beside the similarities.
         cosine_winner: which sub-centre gave that.
         prototype_similarity: (N, chunk), <w_y, w_j> as the flags say, where the head needs it.
+        inverse: (chunk * sub_centers,) 1 / ||w_j||; empty where nothing is normalised.
     """
 
     similarity: Tensor
@@ -31,6 +32,7 @@ class Scores:
     cosine: Tensor | None
     cosine_winner: Tensor | None
     prototype_similarity: Tensor | None
+    inverse: Tensor
 
 
 class Scorer:
@@ -47,8 +49,11 @@ class Scorer:
         self.head, self.column, self.unit = head, column, unit
         self.is_reduced = options.is_reduced
         self.wants_cosine = options.wants_hardest_cosine and not head.is_on_cosines
+        self.needs_inverse = head.normalize_prototypes or self.wants_cosine
 
-    def __call__(self, operand: Tensor, own: Tensor | None, chunk: Tensor, start: int) -> Scores:
+    def __call__(
+        self, operand: Tensor, own: Tensor | None, chunk: Tensor, start: int, inverse: Tensor | None = None
+    ) -> Scores:
         """Scores of the classes from ``start`` on.
 
         Args:
@@ -56,12 +61,16 @@ class Scorer:
             own: (N, D) the samples' own prototypes, where the head needs them.
             chunk: (chunk * sub_centers, D).
             start: first class of the chunk.
+            inverse: what an earlier call found, to save the norms.
         """
         products = matmul(operand, chunk.t(), self.is_reduced)
         between = matmul(own, chunk.t(), self.is_reduced) if own is not None else None
         cosine = cosine_winner = None
-        if self.head.normalize_prototypes or self.wants_cosine:
-            inverse = inverse_norm(torch.linalg.vector_norm(chunk, dim=1))
+        if inverse is None:
+            inverse = chunk.new_empty(0)
+            if self.needs_inverse:
+                inverse = inverse_norm(torch.linalg.vector_norm(chunk, dim=1))
+        if self.needs_inverse:
             if self.wants_cosine:
                 cosine, cosine_winner = self._best(products * inverse * self.unit.unsqueeze(1))
                 overwrite_target(cosine, self.column, start, NO_LOGIT)
@@ -70,7 +79,7 @@ class Scorer:
                 between = between * inverse if between is not None else None
         similarity, winner = self._best(products)
         overwrite_target(similarity, self.column, start, NO_LOGIT)
-        return Scores(similarity, winner, cosine, cosine_winner, between)
+        return Scores(similarity, winner, cosine, cosine_winner, between, inverse)
 
     def spread(self, values: Tensor, winner: Tensor | None) -> Tensor:
         """Gradients of the classes (N, chunk) -> of their prototypes (N, chunk * sub_centers): the winner takes all."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from losses.head import ClassStatistics, Head, SampleStatistics, softmax_loss
 
-_SMALLEST_LOGIT = 1e-10  # the lower clamp of both papers' code
+_SMALLEST_LOGIT = 1e-10  # the lower clamp of the SV-Softmax authors' code, for both
 _SMALLEST_NORM = 1e-12  # keeps the gradient of a zero norm finite
 _CAP = 15.0  # of the SV-Softmax authors' code
 _SCALE = 32.0
@@ -77,11 +77,12 @@ class SVSoftmax(VirtualSoftmax):
         ||w_y|| ||x|| (m - (1 - m) c) / sqrt(m^2 + (1 - m)^2 - 2 m (1 - m) c)
 
     Source: J. Chen, X. Huang and S. Zhang, "Large-margin Softmax loss using synthetic virtual class", Neural Networks
-    193 (2025); both logits are clamped as in its authors' code. At m = 0.5 and c = 1 the formula is singular (h = 0):
-    the squared norm of h is bounded below by 1e-12 there, which makes the extra logit 0.
+    193 (2026) 108068; both logits are clamped as in its authors' code. At m = 0.5 and c = 1 the formula is singular
+    (h = 0): the squared norm of h is bounded below by 1e-12 there, which makes the extra logit 0.
 
     Args:
-        margin: m in 0 .. 1. m = 1 is Virtual Softmax; smaller asks for a smaller angle.
+        margin: m in 0 .. 1. m = 1 is Virtual Softmax; a smaller m is content with a larger angle: uncapped, the extra
+            logit exceeds the target's until cos(theta_y) = m / (2 (1 - m)), 41.4 degrees for 0.6, 60 for 0.5.
         virtual_logit_cap: see VirtualSoftmax. The authors' code uses 50 for MNIST and CIFAR-10 and 15 elsewhere.
         normalized: see VirtualSoftmax.
         scale: see VirtualSoftmax.

@@ -87,7 +87,7 @@ class Config:
     sample_rate: float = key(1.0, "partial FC: share of the classes in each step; targets are always in", "(0, 1]")
     sampling_correction: bool = key(False, "weigh the sampled non-targets so that they stand for all of them")
     memory_budget: int | None = key(
-        None, "what the head may keep for the backward pass, per rank; None: chosen from the device", "[1, inf)",
+        None, "what the head may keep for the backward pass, per rank; None: 256", "[1, inf)",
         unit="MiB")
 
     optimizer: Literal["sgd", "adamw"] = key("sgd", "for backbone and prototypes", group="Optimisation")

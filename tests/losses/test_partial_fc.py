@@ -82,6 +82,14 @@ def test_sampled_classes_are_the_positives_and_fresh_negatives(ranks: RankPool, 
     assert len(offsets) == 1 or offsets[0] != offsets[1]  # ranks do not draw the same negatives
 
 
+def test_ranks_do_not_draw_the_same_negatives(ranks: RankPool) -> None:
+    case = Case("softmax", num_classes=90, batch_sizes=(3, 3, 3), sample_rate=0.2, num_labels=1)  # all on rank 0
+    assert make_problem(case)[2].max() < 30
+    _, second, third = ranks.run(3, sampled_over_steps, case, 3)
+    for (ours, _), (theirs, _) in zip(second, third, strict=True):
+        assert [class_id - 30 for class_id in ours] != [class_id - 60 for class_id in theirs]
+
+
 def refuse(case: Case, bad_label: int, bad_rank: int) -> tuple[str, str]:
     embeddings, prototypes, labels = make_problem(case)
     rank, _ = world()

@@ -127,7 +127,7 @@ MUTANTS = [
     Mutant(
         "all ranks draw the same negatives", "losses/partial_fc.py",
         "seed = mixed_seed(self.seed, step, micro_step, self.collectives.rank)",
-        "seed = mixed_seed(self.seed, step, micro_step)", f"{_PARTIAL_FC} -k fresh",
+        "seed = mixed_seed(self.seed, step, micro_step)", f"{_PARTIAL_FC} -k negatives",
     ),
     Mutant(
         "padding counts as samples", "losses/collectives.py",
