@@ -1,0 +1,170 @@
+"""The order of an epoch for one rank: time to the first batch's indices, per batch, and memory, ours and arcface_torch's.
+
+Usage: python -m benchmarks.order [--images 42474558] [--arcface-torch DIR]
+
+Each contestant runs in a process of its own, so that its memory is known; both in the same round. Theirs is the
+DistributedSampler of the clone, iterated as a DataLoader does. Memory is the growth of the resident peak from the moment
+when everything is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.random  # noqa: F401  # numpy itself imports it at first use, which is no part of an order
+
+from benchmarks.measure import ROOT, alternate, run_child, save, summarize, surroundings, table
+from benchmarks.peer import add_peer_option, find_peer
+from dataset import EpochOrder
+
+GLINT360K = 42_474_558  # an epoch of 17 million images costs a third of this
+OURS, THEIRS = "ours", "arcface_torch"
+COUNTED = ("first_seconds", "batch_seconds", "epoch_seconds", "memory_bytes")
+PROBED_BATCHES = 200
+
+
+class Numbers:
+    """A data set of which only the length is asked."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints the table, writes the JSON; with --child only one contestant, and prints that."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.order", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=GLINT360K, help="(default: %(default)s)")
+    parser.add_argument("--world-size", type=int, default=8, help="ranks (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=128, help="per rank (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--child", choices=(OURS, THEIRS), help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, default=ROOT / "docs/benchmarks", help="folder for the JSON")
+    add_peer_option(parser)
+    options = parser.parse_args(arguments)
+    if options.child:
+        print(json.dumps(run_contestant(options)))
+        return 0
+    peer, reason = find_peer(options.arcface_torch)
+    found: dict[str, list[dict[str, float]]] = {OURS: [], **({THEIRS: []} if peer else {})}
+    given = ["--images", str(options.images), "--world-size", str(options.world_size), "--batch", str(options.batch)]
+    clone = ["--arcface-torch", str(peer.directory)] if peer else []
+
+    def child(name: str) -> Callable[[], float]:
+        def run() -> float:
+            found[name].append(run_child("benchmarks.order", ["--child", name, *given, *clone], threads=1))
+            return found[name][-1]["first_seconds"]
+
+        return run
+
+    alternate({name: child(name) for name in found}, options.rounds)
+    markdown = f"{figures(found)}\n\n{explain(options)}" + (f"\n\n{reason}" if reason else "")
+    data = {**surroundings(), "images": options.images, "world_size": options.world_size, "batch": options.batch}
+    path = save("order", "Order of an epoch", markdown, {**data, "rounds": found}, options.results)
+    print(f"{markdown}\nwrote {path}")
+    return 0
+
+
+def explain(options: argparse.Namespace) -> str:
+    """What the table's numbers belong to."""
+    return (
+        f"{options.images:,} images, rank 0 of {options.world_size}, batches of {options.batch}. The peer pays at the "
+        "start of every epoch, on every rank; ours as it goes, in the processes that read the images."
+    )
+
+
+def run_contestant(options: argparse.Namespace) -> dict[str, float]:
+    """Seconds and bytes of one contestant in this process."""
+    batches = max(1, options.images // (options.world_size * options.batch))
+    probed = min(PROBED_BATCHES, batches)
+    if options.child == OURS:
+        start_memory = peak_memory()
+        start = time.perf_counter()
+        order, share = EpochOrder(options.images, 2048), options.batch
+        step = options.world_size * share
+        order.indices(0, 0, share)
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        for number in range(probed):
+            order.indices(0, number * step, number * step + share)
+        seconds = (time.perf_counter() - start) / probed
+        epoch = seconds * batches
+    else:
+        peer, reason = find_peer(options.arcface_torch)
+        if peer is None:
+            raise SystemExit(reason)
+        with peer.running():
+            sampler = peer.module("utils.utils_distributed_sampler").DistributedSampler(
+                Numbers(options.images), num_replicas=options.world_size, rank=0, shuffle=True, seed=2048
+            )
+            start_memory = peak_memory()
+            start = time.perf_counter()
+            places = iter(sampler)
+            np.fromiter(places, np.int64, options.batch)
+            first = time.perf_counter() - start
+            start = time.perf_counter()
+            for _ in range(probed - 1):
+                np.fromiter(places, np.int64, options.batch)
+            seconds = (time.perf_counter() - start) / max(1, probed - 1)
+            epoch = first + seconds * batches
+    return {
+        "first_seconds": first,
+        "batch_seconds": seconds,
+        "epoch_seconds": epoch,
+        "memory_bytes": peak_memory() - start_memory,
+    }
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process in bytes.
+
+    From /proc where there is one: getrusage's figure starts with that of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def figures(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: one row per contestant; ratios are medians over rounds, how many times ours goes into theirs."""
+    by = {key: {name: [run[key] for run in runs] for name, runs in found.items()} for key in COUNTED}
+    rows = []
+    for name, runs in found.items():
+        first, batch, epoch, memory = (summarize(by[key], name)[name] for key in COUNTED)
+        rows.append(
+            [
+                name, f"{1e3 * first.median:,.2f}", f"{1e6 * batch.median:,.0f}", f"{epoch.median:,.1f}",
+                f"{memory.median / 2**20:,.1f}", f"{1e3 * first.smallest:,.2f} .. {1e3 * first.largest:,.2f}",
+                str(len(runs)),
+            ]
+        )  # fmt: skip
+    if THEIRS in found:
+        rows.append(["arcface_torch / ours", *(ratio(by[key]) for key in COUNTED), "", ""])
+    head = ["", "first indices, ms", "a batch, us", "all of an epoch, s", "memory, MiB", "spread of the first", "rounds"]
+    return table(head, rows)
+
+
+def ratio(values: dict[str, list[float]]) -> str:
+    """Median over rounds of theirs / ours; "-" where ours is nothing that can be measured."""
+    if min(values[OURS]) <= 0:
+        return "-"
+    return f"{summarize(values, OURS)[THEIRS].ratio:,.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
