@@ -109,7 +109,7 @@ class ArcFaceTorch:
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # deprecations of a torch it was not written for
-            stack.enter_context(mock.patch.dict(sys.modules, missing_packages()))
+            stack.enter_context(_installed(missing_packages()))
             if not dist.is_initialized():
                 backend = "nccl" if device.type == "cuda" else "gloo"
                 store = dist.HashStore()  # type: ignore[attr-defined]  # torch exports it without saying so
@@ -146,6 +146,17 @@ class _Stream:
 
     def wait_stream(self, _: Any) -> None:
         """Nothing runs beside the CPU."""
+
+
+@contextmanager
+def _installed(modules: dict[str, ModuleType]) -> Iterator[None]:
+    """Makes them importable; whatever else is imported meanwhile stays."""
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in modules:
+            sys.modules.pop(name, None)
 
 
 def _cpu_patches() -> list[tuple[Any, str, Any]]:

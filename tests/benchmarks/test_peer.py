@@ -84,6 +84,7 @@ def test_everything_is_put_back(peer: ArcFaceTorch) -> None:
     assert before == (torch.Tensor.to, nn.Module.cuda, nn.parallel.DistributedDataParallel, dist.init_process_group)
     assert streams == (torch.cuda.Stream, torch.cuda.stream, torch.cuda.set_device, torch.cuda.amp.autocast)
     assert not dist.is_initialized()
+    assert not set(missing_packages()) & set(sys.modules)
     if not torch.cuda.is_available():
         with pytest.raises((AssertionError, RuntimeError)):
             torch.zeros(1).cuda()
