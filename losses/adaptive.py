@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from losses.angular import MonotoneAngle
-from losses.head import ClassStatistics, Head, SampleStatistics
+from losses.head import ClassStatistics, Head, SampleStatistics, move_running_
 
 _SMALLEST_ANGLE = 1e-3  # of AdaFace
 
@@ -84,8 +84,7 @@ class AdaFace(Head):
         mean = norms.sum() / count.clamp_min(1)
         variance = torch.where(is_real, norms - mean, 0).square().sum() / (count - 1).clamp_min(1)
         for running, new, least in ((self.norm_mean, mean, 1), (self.norm_std, variance.sqrt(), 2)):
-            moved = self.momentum * new + (1 - self.momentum) * running
-            running.copy_(torch.where(count >= least, moved, running))
+            move_running_(running, torch.where(count >= least, new, math.nan), self.momentum)
 
     def quality(self, stats: SampleStatistics) -> Tensor:
         """z of every sample, (N,) in -1 .. 1, without gradient."""

@@ -50,7 +50,10 @@ class ByLabel(nn.Module):
 
     def forward(self, stats: SampleStatistics) -> Tensor:
         """Value of each sample's class, (N,), or 0-dim where all classes share it; in the statistics' precision."""
-        values = self.values if self.values.ndim == 0 else self.values[stats.labels]
+        values = self.values
+        if values.ndim:
+            # A label out of range has made its weight NaN by now; on a GPU, indexing with it would end the process.
+            values = values[stats.labels.clamp(0, values.shape[0] - 1)]
         return values.to(stats.target.dtype)
 
 

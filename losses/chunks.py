@@ -11,7 +11,7 @@ from torch import Tensor
 from losses.head import Head
 from losses.kernels import ChunkKernel, Share, finite
 from losses.options import EngineOptions
-from losses.products import inverse_norm, matmul, project_rows_, project_unit
+from losses.products import inverse_norm, matmul, project_rows_, project_unit, rounded
 from losses.scores import NO_LOGIT, Scorer
 
 # Bytes of logits per chunk: on CPU a chunk must stay in the cache between the product and its exponential; a GPU
@@ -118,7 +118,8 @@ class ChunkWalk:
         found = Found(empty, zero, empty, zero, zero if self.is_sum else empty, zero, slopes)
         needs_products = self.scorer.wants_cosine or own is not None
         budget = 0 if needs_products else self.options.memory_budget
-        for classes, rows in self._chunks(prototypes, operand):
+        operand, own = self._rounded(operand), None if own is None else self._rounded(own)
+        for classes, rows in self._chunks(prototypes, operand.shape[0]):
             scores = self.scorer(operand, own, prototypes[rows], classes.start)
             self.inverses.append(scores.inverse)
             hardest, is_hardest = scores.similarity.amax(dim=1), None
@@ -131,11 +132,14 @@ class ChunkWalk:
                 is_top = scores.cosine == top.unsqueeze(1)
                 found.cosine_ties = _count_ties(found.hardest_cosine, found.cosine_ties, top, is_top)
                 found.hardest_cosine = torch.maximum(found.hardest_cosine, top)
-            share = self.kernel(scores, classes.start, context, found.largest, hardest=hardest)
-            shift = _add(found, share)
             # A mark of the hardest class is a byte: kept too, so that no equality of recomputed products decides.
-            size = share.kernel.element_size() + (0 if is_hardest is None else 1)
-            budget -= share.kernel.numel() * size * self.head.sub_centers
+            size = scores.similarity.element_size() + (0 if is_hardest is None else 1)
+            budget -= scores.similarity.numel() * size * self.head.sub_centers
+            needs_slopes = budget >= 0 or bool(self.differentiable_context)
+            share = self.kernel(
+                scores, classes.start, context, found.largest, hardest=hardest, needs_slopes=needs_slopes
+            )
+            shift = _add(found, share)
             if budget >= 0:
                 self.kept += [self.scorer.spread(share.kernel, scores.winner), shift]
                 self.kept += [] if is_hardest is None else [self.scorer.spread(is_hardest, scores.winner), hardest]
@@ -162,8 +166,9 @@ class ChunkWalk:
         num_kept = len(kept) // self.kept_per_chunk
         unit_operand = operand * self.unit.unsqueeze(1) if g_unit is not None else operand
         factor = upstream.coefficient * (self.head.scale if self.kernel.is_plain else 1.0)
-        is_reduced, normalizes = self.options.is_reduced, self.head.normalize_prototypes
-        for index, (classes, rows) in enumerate(self._chunks(prototypes, operand)):
+        normalizes, operand = self.head.normalize_prototypes, self._rounded(operand)
+        own = None if own is None else self._rounded(own)
+        for index, (classes, rows) in enumerate(self._chunks(prototypes, operand.shape[0])):
             chunk, inverse, scores, share = prototypes[rows], inverses[rows], None, None
             if index < num_kept:
                 kernel, shift, *marks = kept[index * self.kept_per_chunk : (index + 1) * self.kept_per_chunk]
@@ -180,14 +185,15 @@ class ChunkWalk:
                 slope = self.scorer.spread(slope if ties is None else slope + ties, scores.winner)
             if normalizes:
                 slope *= inverse
-            g_operand += matmul(slope, chunk, is_reduced)
+            slope, rounded_chunk = self._rounded(slope), self._rounded(chunk)
+            g_operand += matmul(slope, rounded_chunk)
             # Written in place: a result of its own would be copied, and for a cheap head that is a tenth of the step.
-            g_chunk = matmul(slope.t(), operand, is_reduced, out=g_prototypes[rows])
+            g_chunk = matmul(slope.t(), operand, out=g_prototypes[rows])
             if own is not None and g_own is not None and share is not None and share.between is not None:
                 slope = share.between * factor.unsqueeze(1)
-                slope = slope * inverse if normalizes else slope
-                g_own += matmul(slope, chunk, is_reduced)
-                g_chunk += matmul(slope.t(), own, is_reduced)
+                slope = self._rounded(slope * inverse if normalizes else slope)
+                g_own += matmul(slope, rounded_chunk)
+                g_chunk += matmul(slope.t(), own)
             if normalizes:
                 project_rows_(g_chunk, chunk, inverse)
             ties = _ties(scores.cosine, upstream.hardest_cosine) if scores is not None else None
@@ -199,12 +205,15 @@ class ChunkWalk:
             g_operand += g_unit if self.head.normalize_embeddings else project_unit(g_unit, unit_operand, self.unit)
         return g_operand, g_prototypes, g_own
 
-    def _chunks(self, prototypes: Tensor, operand: Tensor) -> Iterator[tuple[slice, slice]]:
+    def _rounded(self, operand: Tensor) -> Tensor:
+        return rounded(operand, self.options.is_reduced)
+
+    def _chunks(self, prototypes: Tensor, num_samples: int) -> Iterator[tuple[slice, slice]]:
         """Classes of each chunk, and their rows."""
         width, size = self.head.sub_centers, self.options.chunk_size
         if size is None:
-            wanted = _GPU_CHUNK_BYTES if operand.is_cuda else _CPU_CHUNK_BYTES
-            size = max(64, wanted // max(1, operand.shape[0] * operand.element_size() * width))
+            wanted = _GPU_CHUNK_BYTES if prototypes.is_cuda else _CPU_CHUNK_BYTES
+            size = max(64, wanted // max(1, num_samples * prototypes.element_size() * width))
         num_classes = prototypes.shape[0] // width
         for start in range(0, num_classes, size):
             stop = min(start + size, num_classes)

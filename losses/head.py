@@ -112,7 +112,10 @@ class Head(nn.Module):
         del pre
 
     def context(self, pre: SampleStatistics) -> tuple[Tensor, ...]:
-        """Tensors, (N,) or 0-dim, that ``non_target`` needs beside the similarity: a threshold, a parameter."""
+        """Tensors, (N,) or 0-dim, that ``non_target`` needs beside the similarity: a threshold, a parameter.
+
+        What ``non_target`` reads from the head itself gets no gradient, so learned numbers must come this way.
+        """
         del pre
         return ()
 
@@ -164,7 +167,22 @@ def softmax_loss(target_logit: Tensor, *others: Tensor) -> Tensor:
         *others: one or more (N,) logits or logsumexps of logits; -inf stands for none.
 
     Returns:
-        (N,) losses >= 0.
+        (N,) losses >= 0; 0, without gradient, where there is no other.
     """
-    rest = others[0] if len(others) == 1 else torch.logsumexp(torch.stack(others), dim=0)
+    rest = others[0]
+    if len(others) > 1:
+        logits = torch.stack(others)
+        is_alone = logits.isneginf().all(dim=0)  # logsumexp of nothing has the gradient NaN
+        rest = torch.logsumexp(torch.where(is_alone, 0, logits), dim=0).masked_fill(is_alone, float("-inf"))
     return -F.logsigmoid(target_logit - rest)
+
+
+def move_running_(running: Tensor, new: Tensor, momentum: float) -> None:
+    """Moves a head's running statistic towards that of the batch, in place; one that is not finite moves nothing.
+
+    Args:
+        running: 0-dim buffer.
+        new: 0-dim value of this batch; a damaged batch must not stay in the statistic for good.
+        momentum: weight of the new value, 0 .. 1.
+    """
+    running.copy_(torch.where(new.isfinite(), momentum * new + (1 - momentum) * running, running))

@@ -55,7 +55,7 @@ class ChunkKernel:
 
     def __call__(
         self, scores: Scores, start: int, context: Sequence[Tensor], running: Tensor, shift: Tensor | None = None,
-        hardest: Tensor | None = None,
+        hardest: Tensor | None = None, needs_slopes: bool = True,
     ) -> Share:  # fmt: skip
         """Share of the chunk whose first class is ``start``; the similarities are consumed.
 
@@ -66,6 +66,7 @@ class ChunkKernel:
             running: (N,) largest logit so far.
             shift: (N,) what the sum is relative to; None takes the largest logit including this chunk.
             hardest: (N,) largest similarity of the chunk, where the largest logit may be derived from it.
+            needs_slopes: whether kernel and slopes are wanted, or the sum alone.
         """
         dropped = scores.similarity > self.limit if self.limit is not None else None
         leaves: list[Tensor] = []
@@ -75,7 +76,7 @@ class ChunkKernel:
             if hardest is not None and dropped is None and self.column_logit is None:
                 largest = self.head.scale * hardest  # saves a pass over the chunk
         else:
-            output, leaves = self._non_target(scores, start, context)
+            output, leaves = self._non_target(scores, start, context, needs_slopes)
             logit = output.detach().clone()
             overwrite_target(logit, self.column, start, NO_LOGIT)
         if dropped is not None:
@@ -92,13 +93,15 @@ class ChunkKernel:
                 shift = finite(torch.maximum(largest, running))
             weight = logit.sub_(shift.unsqueeze(1)).exp_()
             total = weight.sum(dim=1)
-        if self.is_plain:
+        if self.is_plain or not needs_slopes:
             return Share(weight, None, [], largest, total)
         kernel, *slopes = torch.autograd.grad(output, leaves, weight, allow_unused=True, materialize_grads=True)
         between = slopes.pop(0) if scores.prototype_similarity is not None else None
         return Share(kernel, between, [slope.sum(dim=1) for slope in slopes], largest, total)
 
-    def _non_target(self, scores: Scores, start: int, context: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _non_target(
+        self, scores: Scores, start: int, context: Sequence[Tensor], needs_slopes: bool
+    ) -> tuple[Tensor, list[Tensor]]:
         """Output of head.non_target, and the leaves to differentiate it by."""
         overwrite_target(scores.similarity, self.column, start, 0.0)
         leaves = [scores.similarity.detach().requires_grad_()]
@@ -108,7 +111,7 @@ class ChunkKernel:
         columns = [value.detach().unsqueeze(1) for value in context]
         for index in self.differentiable_context:
             columns[index].requires_grad_()
-        with torch.enable_grad():
+        with torch.set_grad_enabled(needs_slopes):
             output = self.head.non_target(*leaves, *columns)
         return output, [*leaves, *(columns[index] for index in self.differentiable_context)]
 

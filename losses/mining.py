@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from losses.angular import MonotoneAngle
-from losses.head import Head, SampleStatistics
+from losses.head import Head, SampleStatistics, move_running_
 
 
 class _HardClasses(Head):
@@ -77,7 +77,7 @@ class CurricularFace(_HardClasses):
     def update(self, pre: SampleStatistics) -> None:
         """Moves t towards the mean target cosine of the batch's real samples."""
         mean = (pre.target * pre.weight).sum()
-        self.mean_cosine.copy_(self.momentum * mean + (1 - self.momentum) * self.mean_cosine)
+        move_running_(self.mean_cosine, mean, self.momentum)
 
     def context(self, pre: SampleStatistics) -> tuple[Tensor, ...]:
         """((N,) threshold, 0-dim t)."""

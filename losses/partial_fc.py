@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from losses.checks import check_layer
+from losses.checks import check_head, check_layer
 from losses.collectives import Collectives
 from losses.head import ClassStatistics, Head
 from losses.options import EngineOptions
@@ -46,7 +46,8 @@ class PartialFC(nn.Module):
         interclass_filter: non-targets whose cosine exceeds it leave the sum; only for heads on cosines. None keeps all.
         class_counts: (num_classes,) images per class, for heads that need them.
         chunk_size: classes per chunk; None fits the cache.
-        memory_budget: bytes of chunk results kept for the backward pass; None is 256 MiB.
+        memory_budget: bytes of chunk results kept for the backward pass; None is 256 MiB. Nothing is kept for heads
+            that compare prototypes, nor for ``sample_margin`` on heads that are not on cosines.
         seed: of initial values, sampling and noise.
         prototype_std: standard deviation of the initial prototypes' coordinates.
         process_group: ranks that share the classes; None is the default group.
@@ -63,6 +64,7 @@ class PartialFC(nn.Module):
         process_group: dist.ProcessGroup | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        class_counts = None if class_counts is None else torch.as_tensor(class_counts)
         check_layer(head, embedding_size, num_classes, sample_rate, interclass_filter, chunk_size, class_counts)
         self.head, self.embedding_size, self.num_classes = head, embedding_size, num_classes
         self.sample_rate, self.sampling_correction, self.seed = sample_rate, sampling_correction, seed
@@ -82,6 +84,7 @@ class PartialFC(nn.Module):
         self._sampled: list[tuple[Tensor, Tensor]] = []  # (rows, leaf whose .grad belongs to them), one per backward
         self._rows: Tensor | None = None
         head.setup(num_classes, class_counts)
+        check_head(head, num_classes, self.options)
 
     def forward(
         self, embeddings: Tensor, labels: Tensor, *, step: int = 0, micro_step: int = 0,
@@ -107,11 +110,15 @@ class PartialFC(nn.Module):
         is_reduced = torch.is_autocast_enabled(embeddings.device.type) and has_bfloat16_products(embeddings.device)
         with torch.autocast(embeddings.device.type, enabled=False):
             local = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+            if labels.dtype != torch.int64:
+                labels = labels.long()
             everyone, labels, weight = self.collectives.gather_batch(local.detach(), labels, batch_sizes)
             weight = refuse_labels(labels, weight, self.num_classes)
             active, sample = self._activate(labels, step, micro_step)
             batch = self._batch(everyone, labels, weight, sample.column, step, micro_step)
-            options = replace(self.options, is_reduced=is_reduced and local.dtype == torch.float32)
+            budget = self.options.memory_budget if torch.is_grad_enabled() else 0
+            is_reduced = is_reduced and local.dtype == torch.float32
+            options = replace(self.options, is_reduced=is_reduced, memory_budget=budget)
             stats = class_statistics(
                 local, active, batch, self.head, options, self.collectives, sample.column_logit,
                 update_head=self.training and torch.is_grad_enabled(),
@@ -135,10 +142,11 @@ class PartialFC(nn.Module):
     def row_gradients(self) -> list[tuple[Tensor | None, Tensor]]:
         """Gradients waiting for the optimizer: (rows or None for all, (R, ...)); rows of micro-batches are merged."""
         pieces = [(rows, leaf.grad) for rows, leaf in self._sampled if leaf.grad is not None]
+        waiting = [(rows, leaf) for rows, leaf in self._sampled if leaf.grad is None]  # their backward is still to come
         if self.weight.grad is not None:  # all rows, where a larger batch left nothing to sample from
             for rows, gradient in pieces:
                 self.weight.grad.index_add_(0, rows, gradient)
-            self._sampled = []
+            self._sampled = waiting
             return [(None, self.weight.grad)]
         if len(pieces) <= 1:
             return list(pieces)
@@ -147,7 +155,7 @@ class PartialFC(nn.Module):
         union, places = torch.unique(torch.cat([rows for rows, _ in pieces]), return_inverse=True)
         merged = self.weight.new_zeros(union.shape[0], *self.weight.shape[1:])
         merged.index_add_(0, places, torch.cat([gradient for _, gradient in pieces]))
-        self._sampled = [(union, _with_gradient(merged))]
+        self._sampled = [(union, _with_gradient(merged)), *waiting]
         return [(union, merged)]
 
     def squared_grad_norm(self) -> Tensor:
@@ -196,7 +204,7 @@ class PartialFC(nn.Module):
         if sample.rows is None:
             return self.weight, sample
         active = self.weight.detach()[sample.rows]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self.weight.requires_grad:
             active.requires_grad_()
             self._sampled.append((sample.rows, active))
         return active, sample
@@ -214,6 +222,11 @@ class PartialFC(nn.Module):
     def _check_batch(self, embeddings: Tensor, labels: Tensor, batch_sizes: Sequence[int] | None) -> None:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_size:
             raise ValueError(f"embeddings must be (B, {self.embedding_size}), got {tuple(embeddings.shape)}")
+        dtype = torch.float64 if embeddings.dtype == torch.float64 else torch.float32
+        if self.weight.dtype != dtype:
+            raise ValueError(f"embeddings are {embeddings.dtype}, prototypes {self.weight.dtype}: call .to() on one")
+        if labels.is_floating_point() or labels.is_complex():
+            raise ValueError(f"labels must be integers (class ids), got {labels.dtype}")
         if labels.shape != embeddings.shape[:1]:
             raise ValueError(f"labels must be ({embeddings.shape[0]},) like the embeddings, got {tuple(labels.shape)}")
         if not (embeddings.shape[0] if batch_sizes is None else sum(batch_sizes)):

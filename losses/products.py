@@ -17,22 +17,24 @@ def has_bfloat16_products(device: torch.device) -> bool:
 
 
 def rounded(values: Tensor, is_reduced: bool) -> Tensor:
-    """What ``matmul`` would round its operand to, once for several products; itself in full precision."""
+    """An operand as reduced precision multiplies it, rounded once for several products; itself in full precision.
+
+    CPU has no product of bfloat16 with float32 results, so there the rounded values stay float32.
+    """
     if not is_reduced:
         return values
     return values.bfloat16() if values.is_cuda else values.bfloat16().to(values.dtype)
 
 
-def matmul(left: Tensor, right: Tensor, is_reduced: bool, out: Tensor | None = None) -> Tensor:
-    """Product in the operands' precision or, reduced, of operands rounded to bfloat16 with float32 results.
+def matmul(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """Product of operands that ``rounded`` gave, with float32 results (float64 of float64).
 
-    A bfloat16 result would move a logit of scale 64 by up to 0.125. CPU has no such product, so there operands are
-    rounded and multiplied in float32.
+    A bfloat16 result would move a logit of scale 64 by up to 0.125.
     """
-    if is_reduced and left.is_cuda:
-        product = torch.mm(left.bfloat16(), right.bfloat16(), out_dtype=torch.float32)
+    if left.dtype == torch.bfloat16:
+        product = torch.mm(left, right, out_dtype=torch.float32)
         return product if out is None else out.copy_(product)
-    return torch.mm(rounded(left, is_reduced), rounded(right, is_reduced), out=out)
+    return torch.mm(left, right, out=out)
 
 
 def project_rows_(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:

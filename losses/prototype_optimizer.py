@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ class PrototypeOptimizer:
     ) -> None:  # fmt: skip
         if kind not in _STATE:
             raise ValueError(f"optimizer {kind!r} is not known for prototypes; use one of {sorted(_STATE)}")
+        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"prototype optimizer: {name} must be finite and >= 0, got {value}")
         self.fc, self.kind, self.betas, self.eps = fc, kind, betas, eps
         self.param_groups: list[dict[str, Any]] = [{"lr": lr, "momentum": momentum, "weight_decay": weight_decay}]
         weight = fc.weight.detach()
@@ -60,6 +64,8 @@ class PrototypeOptimizer:
             for first in range(0, gradient.shape[0], _ROWS_PER_BLOCK):
                 block = slice(first, first + _ROWS_PER_BLOCK)
                 self._update(block if rows is None else rows[block], gradient[block])
+        # The fused kernel does not: without it a graph of the old weights would run backward on the new ones unnoticed.
+        torch.autograd.graph.increment_version(self.fc.weight)
         if self._head_optimizer is not None:
             self._head_optimizer.param_groups[0]["lr"] = self.param_groups[0]["lr"]
             self._head_optimizer.step()

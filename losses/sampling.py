@@ -50,8 +50,9 @@ def sample_classes(
     start, stop = class_range
     size = stop - start
     column = torch.where((labels >= start) & (labels < stop), labels - start, -1)
-    # Room for all classes of the batch must exist without asking the device how many they are.
-    count = max(round(sample_rate * size), min(labels.shape[0], size))
+    # Room for all classes of the batch, and one more, must exist without asking the device how many they are: without a
+    # negative a rank's share of the sum is lost, and no correction brings it back.
+    count = max(round(sample_rate * size), min(labels.shape[0] + 1, size))
     if count >= size:
         return ClassSample(None, column, None)
     is_positive = torch.zeros(size + 1, dtype=torch.bool, device=labels.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from losses.head import Head
 from losses.options import EngineOptions
-from losses.products import inverse_norm, matmul
+from losses.products import inverse_norm, matmul, rounded
 
 NO_LOGIT = float("-inf")
 
@@ -42,7 +42,7 @@ class Scorer:
         head: flags, number of sub-centres.
         column: (N,) column of the sample's class here, -1 where elsewhere.
         unit: (N,) what makes the operand's rows unit vectors.
-        options: precision; whether cosines are wanted.
+        options: whether cosines are wanted; precision.
     """
 
     def __init__(self, head: Head, column: Tensor, unit: Tensor, options: EngineOptions) -> None:
@@ -57,14 +57,15 @@ class Scorer:
         """Scores of the classes from ``start`` on.
 
         Args:
-            operand: (N, D).
-            own: (N, D) the samples' own prototypes, where the head needs them.
+            operand: (N, D), rounded.
+            own: (N, D) the samples' own prototypes, rounded, where the head needs them.
             chunk: (chunk * sub_centers, D).
             start: first class of the chunk.
             inverse: what an earlier call found, to save the norms.
         """
-        products = matmul(operand, chunk.t(), self.is_reduced)
-        between = matmul(own, chunk.t(), self.is_reduced) if own is not None else None
+        columns = rounded(chunk, self.is_reduced).t()
+        products = matmul(operand, columns)
+        between = matmul(own, columns) if own is not None else None
         cosine = cosine_winner = None
         if inverse is None:
             inverse = chunk.new_empty(0)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from losses.backward import exact_backward
 from losses.chunks import ChunkWalk, Upstream
 from losses.collectives import Collectives
 from losses.head import ClassStatistics, Head, SampleStatistics
@@ -82,6 +83,7 @@ class Enter(torch.autograd.Function):
         return target, norm, prototype_norm, operand, prototypes.view_as(prototypes), shared
 
     @staticmethod
+    @exact_backward
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """Adds the target rows to Walk's gradients, then reduce-scatters the embeddings' once."""
         g_target, g_norm, g_own_norm, g_operand, g_prototypes, g_own = grads
@@ -158,6 +160,7 @@ class Walk(torch.autograd.Function):
         return hardest, total.clone() if walk.is_sum else shift + total.log(), hardest_cosine
 
     @staticmethod
+    @exact_backward
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Local gradients of the operand (N, D) and the prototypes (R, D); those of the context need no collective."""
         g_hardest, g_log_sum, g_cosine = grads

@@ -50,8 +50,9 @@ def train_step(run: Run, batches: Sequence[Batch], step: int, *, stop_requested:
     """Takes optimizer step `step` on this rank's part of `gradient_acc` global batches; collective.
 
     Equal to one step on a global batch as large as all of them together, for a backbone whose output for an image does
-    not depend on the others. All that is random (dropout) is drawn from (seed, step, rank): the step is a pure
-    function of the run's state, so nothing random needs to be saved.
+    not depend on the others and a head that looks at one sample at a time (class weights average and running statistics
+    move by micro-batch). All that is random (dropout) is drawn from (seed, step, rank): the step is a pure function of
+    the run's state, so nothing random needs to be saved.
 
     Raises:
         NonFiniteError: on all ranks, naming the step and the first tensor that went wrong.

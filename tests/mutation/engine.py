@@ -125,6 +125,15 @@ MUTANTS = [
         f"{_ORACLE} -k sampled",
     ),
     Mutant(
+        "backward products rounded under autocast", "losses/backward.py",
+        "with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):", "if True:",
+        "tests/losses/test_misuse.py -k autocast",
+    ),
+    Mutant(
+        "no room for a negative", "losses/sampling.py",
+        "min(labels.shape[0] + 1, size)", "min(labels.shape[0], size)", f"{_PARTIAL_FC} -k negative",
+    ),
+    Mutant(
         "all ranks draw the same negatives", "losses/partial_fc.py",
         "seed = mixed_seed(self.seed, step, micro_step, self.collectives.rank)",
         "seed = mixed_seed(self.seed, step, micro_step)", f"{_PARTIAL_FC} -k negatives",

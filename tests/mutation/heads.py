@@ -147,9 +147,9 @@ MUTANTS = [
         "return self.scale * _added_angle(stats.target, self.drawn_margin(stats))",
     ),
     _mutant(
-        "curricularface", "statistics after use", "mining.py",
-        "self.mean_cosine.copy_(self.momentum * mean + (1 - self.momentum) * self.mean_cosine)",
-        "self.mean_cosine.copy_(self.momentum * mean * 0 + (1 - self.momentum) * self.mean_cosine)",
+        "curricularface", "the mean of nothing", "mining.py",
+        "move_running_(self.mean_cosine, mean, self.momentum)",
+        "move_running_(self.mean_cosine, 0 * mean, self.momentum)",
     ),
     _mutant(
         "curricularface", "weight of a hard class detached", "mining.py",
