@@ -159,7 +159,7 @@ def described(setting: Setting, result: Mapping[str, Any], grown: Setting) -> li
         notes.append(f"Ours is {summaries[PEER].ratio:.2f} times as fast, in 1/{extra:.1f} of the extra memory.")
         if setting.rate == 1:
             pairs = zip(losses[OURS], losses[PEER], strict=True)
-            worst = max(abs(own / other - 1) for own, other in pairs)
+            worst = max(abs(own - other) / max(abs(other), 1e-6) for own, other in pairs)
             notes.append(f"Losses of the first {len(losses[OURS])} steps differ by at most {worst:.0e} of their value.")
     for name in (OURS, PEER):
         if grown_name(name) in values:

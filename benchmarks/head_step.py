@@ -25,7 +25,8 @@ from benchmarks.measure import peak_bytes
 from benchmarks.peer import ArcFaceTorch, add_peer_option, find_peer
 from losses import PartialFC, build_head
 
-LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
+# So small a rate that a few steps on the same batches do not bring the loss to 0, where nothing is left to compare.
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 OURS, PEER, PRODUCTS = "ours", "arcface_torch", "three products alone"
 _NUM_BATCHES = 4
 # arcface_torch's CombinedMarginLoss (s, m1, m2, m3) and the same margin as options of our heads
