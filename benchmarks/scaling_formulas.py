@@ -23,8 +23,9 @@ SYNC = 5  # numbers that training/step.py agrees on per step
 FORWARD_PASSES = 11
 BACKWARD_KEPT_PASSES = 6
 BACKWARD_RECOMPUTED_PASSES = 17
-# Passes over the active prototypes (rows, D): norms, products, gradient, projection, its norm; and SGD with momentum.
-ROW_PASSES, SGD_PASSES = 11, 11
+# Passes over the active prototypes (rows, D) in reduced precision: norm, rounding twice, products, the gradient and its
+# copy, its projection and its norm; and SGD with momentum, fused.
+ROW_PASSES, SGD_PASSES = 14, 5
 SAMPLED_ROW_PASSES = 10  # rows gathered for the step; weight and momentum gathered and written back by the update
 SAMPLING_BYTES = 40  # per class of the shard: marks, noise, and the passes of top-k over it
 
@@ -64,9 +65,9 @@ class Setting:
 
     @property
     def active_classes(self) -> int:
-        """Classes of a rank in a step: the sampled share, but room for a whole batch of positives."""
+        """Classes of a rank in a step: the sampled share, but room for a whole batch of positives and a negative."""
         size = self.local_classes
-        return min(size, max(round(self.sample_rate * size), min(self.global_batch, size)))
+        return max(round(self.sample_rate * size), min(self.global_batch + 1, size))
 
     @property
     def is_sampled(self) -> bool:

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Trains a few steps on two "nodes" of one machine: two network namespaces joined by a virtual cable, one torchrun each.
-# They share nothing but files, as the nodes of a cluster do. Needs Linux, root and iproute2. A link of a given speed and
-# delay: RATE=1gbit DELAY=1ms (needs the kernel's netem; otherwise the cable is as fast as memory).
+# They share nothing but files, as the nodes of a cluster do. Needs Linux, root and iproute2.
 #
 #   sudo benchmarks/two_nodes.sh [PYTHON] [key=value ...]      ranks a node: RANKS (1); output: work_dirs/two_nodes
 set -euo pipefail
@@ -29,9 +28,6 @@ ip -n "${nodes[0]}" link add cable type veth peer name cable netns "${nodes[1]}"
 for i in 0 1; do
     ip -n "${nodes[$i]}" address add "10.77.0.$((i + 1))/24" dev cable
     ip -n "${nodes[$i]}" link set cable up
-    if [ -n "${RATE:-}${DELAY:-}" ]; then
-        tc -n "${nodes[$i]}" qdisc add dev cable root netem ${RATE:+rate "$RATE"} ${DELAY:+delay "$DELAY"}
-    fi
 done
 
 start() { # node index: what a cluster's launcher would run on it

@@ -109,18 +109,25 @@ def measure(
     return found, splits
 
 
-def train(options: argparse.Namespace, output: Path) -> dict[str, float]:
+def train(options: argparse.Namespace, output: Path, device: str = "cpu", **more: Any) -> dict[str, float]:
     """Runs train.py and reads speed and data wait, warm-up left out, from its metrics.jsonl.
+
+    Args:
+        options: what `config_keys` needs, steps, warm_up and threads.
+        output: of the run; the config is written beside it.
+        device: as train.py's.
+        more: keys of the config beyond `config_keys`.
 
     Raises:
         RuntimeError: it failed; the message ends with its last lines.
     """
     keys = {**config_keys(options), "output": str(output), "frequent": options.warm_up, "threads": options.threads}
+    keys |= more
     lines = ["from easydict import EasyDict as edict", "config = edict()"]
     lines += [f"config.{key} = {value!r}" for key, value in keys.items()]
     file = output.with_suffix(".py")
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    command = [sys.executable, "train.py", str(file), "--device", "cpu"]
+    command = [sys.executable, "train.py", str(file), "--device", device]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     if done.returncode:

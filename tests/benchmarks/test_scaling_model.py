@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.scaling_formulas import (
     H200,
@@ -20,6 +21,7 @@ from benchmarks.scaling_formulas import (
 from benchmarks.scaling_measure import check, expected, measure
 from benchmarks.scaling_model import main, toy_settings
 from benchmarks.scaling_published import MODEL_PARALLEL, PARTIAL_FC, compare, fit, published
+from losses.sampling import sample_classes
 
 
 def test_a_small_setting_counted_by_hand() -> None:
@@ -43,8 +45,15 @@ def test_what_does_not_fit_the_budget_is_computed_again() -> None:
 def test_room_for_the_whole_batch_limits_what_sampling_saves() -> None:
     """Every rank must be able to hold all N positives, so a large global batch undoes the sampling."""
     assert Setting(8, 1_000_000, sample_rate=0.1).active_classes == 12_500
-    assert Setting(64, 1_000_000, sample_rate=0.1).active_classes == 64 * 128
+    assert Setting(64, 1_000_000, sample_rate=0.1).active_classes == 64 * 128 + 1
     assert not Setting(1024, 1_000_000, sample_rate=0.1).is_sampled
+
+
+@pytest.mark.parametrize(("rate", "batch"), [(1.0, 4), (0.3, 4), (0.1, 16), (0.1, 400)])
+def test_active_classes_are_those_that_are_sampled(rate: float, batch: int) -> None:
+    setting = Setting(1, 200, batch_size=batch, sample_rate=rate)
+    rows = sample_classes(torch.arange(batch) % 200, (0, 200), rate, seed=1).rows
+    assert setting.active_classes == (200 if rows is None else len(rows))
 
 
 def test_a_ring_sends_all_but_its_own_part() -> None:
