@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -23,6 +23,7 @@ from torch import nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from backbones import build_backbone
 from benchmarks.measure import peak_bytes
 from benchmarks.peer import ArcFaceTorch, add_peer_option, find_peer
 from training.build import build_run, build_stream
@@ -186,10 +187,22 @@ def run_theirs(peer: ArcFaceTorch, options: argparse.Namespace, laps: Laps) -> N
             script.main(argparse.Namespace(config="benchmark"))
 
 
+def one_net_step(net: nn.Module, batch: int) -> Callable[[], None]:
+    """Forward, backward and SGD of a face net of any code on one fixed batch, as benchmarks/backbones.py times ours."""
+    images = torch.rand(batch, 3, 112, 112) * 2 - 1
+    gradient = torch.randn(batch, 512) / batch
+    optimizer = torch.optim.SGD(net.train().parameters(), lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        torch.autograd.backward(net(images), gradient)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
 def _net(name: str, theirs: Any, **arguments: Any) -> nn.Module:
     """Its own net where it has one of that name; ours where it has not ("small"), so that the net is the same."""
-    from backbones import build_backbone
-
     try:
         net: nn.Module = theirs(name, **arguments)
     except (ValueError, TypeError):

@@ -9,7 +9,7 @@ PartialFC_V2, losses, net, optimizer, schedule, DistributedDataParallel of one g
 dataset, normalisation and loader. Not theirs: what benchmarks/peer.py replaces (a GPU's calls; where mxnet and
 torchvision are not installed, stand-ins that read and decode with less overhead), our net where it has none of that
 name ("small"), the marks, and the end after the given steps. Different by design: ours keeps activations channels_last
-and normalises in the training process, theirs in the readers. About six minutes on two idle cores.
+and normalises in the training process, theirs in the readers. About five minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rec", type=Path, default=ROOT / "data" / "faces_small", help="generated where not there")
     parser.add_argument("--batch", type=int, default=32, help="(default: %(default)s)")
     parser.add_argument("--width", type=int, default=512, help="embedding size (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=24, help="of a run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="of a run (default: %(default)s)")
     parser.add_argument("--warm-up", type=int, default=4, help="of these, not counted (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="reader processes (default: %(default)s)")
