@@ -31,6 +31,7 @@ from utils.config import Config, ConfigError, load_config
 from utils.distributed import RankError, Ranks, StopSignal, average_buffers, start_ranks, stop_ranks
 from utils.errors import DataError
 from utils.logging import Mean, Pace, Reading, RunLog, format_seconds, memory_bytes, trim_metrics
+from utils.memory import prefer_huge_pages
 
 # What a user can cause and mend: told in words, without a traceback.
 EXPECTED = (
@@ -49,6 +50,7 @@ STOPPED = 128 + 15  # exit status after SIGTERM, as a shell reports it
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 done, 1 failed while running, 2 refused before it began, 143 stopped and saved."""
     options = parse(arguments)
+    prefer_huge_pages()
     is_main, world_size = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", "1"))
     try:
         config = load_config(

@@ -24,6 +24,7 @@ from eval.pairs import PairError, PairSet, load_pairs
 from eval.report import write_report
 from utils.distributed import RankError, Ranks, start_ranks, stop_ranks
 from utils.files import write_text_whole
+from utils.memory import prefer_huge_pages
 
 __all__ = [
     "PairResult",
@@ -89,6 +90,7 @@ def verification_record(result: PairResult, pair_set: PairSet, *, flip: bool, se
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for anything the user can put right."""
+    prefer_huge_pages()
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
     options.command = shlex.join(["python", "-m", "eval.verification", *given])

@@ -203,7 +203,7 @@ class PartialFC(nn.Module):
         self._rows = sample.rows
         if sample.rows is None:
             return self.weight, sample
-        active = self.weight.detach()[sample.rows]
+        active = self.weight.detach().index_select(0, sample.rows)
         if torch.is_grad_enabled() and self.weight.requires_grad:
             active.requires_grad_()
             self._sampled.append((sample.rows, active))

@@ -96,14 +96,15 @@ class PrototypeOptimizer:
     def _update(self, rows: slice | Tensor, gradient: Tensor) -> None:
         """One block: a slice updates in place, an index gathers, updates and writes back."""
         group, names = self.param_groups[0], _STATE[self.kind]
-        weight = self.fc.weight.detach()
-        values = [weight[rows], *(self.state[name][rows] for name in names)]
+        wholes = [self.fc.weight.detach(), *(self.state[name] for name in names)]
+        # index_select, because indexing with a tensor takes several times as long on CPU
+        values = [whole[rows] if isinstance(rows, slice) else whole.index_select(0, rows) for whole in wholes]
         if self.kind == "sgd":
             _sgd(values, gradient, group)
         else:
             _adamw(values, gradient, group, self.betas, self.eps)
         if isinstance(rows, Tensor):
-            for whole, value in zip([weight, *(self.state[name] for name in names)], values, strict=True):
+            for whole, value in zip(wholes, values, strict=True):
                 whole.index_copy_(0, rows, value)
 
 
