@@ -155,7 +155,8 @@ MUTANTS = [
     ),
     Mutant(
         "momentum decays where nothing was sampled", "losses/prototype_optimizer.py",
-        "wholes = [self.fc.weight.detach(),", "self.state[names[0]].mul_(0.99)\n        wholes = [self.fc.weight.detach(),", _OPTIMIZERS,
+        "wholes = [self.fc.weight.detach(),",
+        "self.state[names[0]].mul_(0.99)\n        wholes = [self.fc.weight.detach(),", _OPTIMIZERS,
     ),
     Mutant(
         "AdamW without bias correction", "losses/prototype_optimizer.py",
