@@ -175,8 +175,10 @@ class Hardware:
         product_rate: FLOP/s in the head's products.
         traffic_rate: bytes/s of elementwise passes.
         node_rate: bytes/s that a rank sends within a node.
-        network_rate: the same between nodes.
-        latency: seconds per hop of a small collective.
+        network_rate: bytes/s that a device's own network card sends. A ring passes through all devices of a node before
+            it leaves it, so that a card carries only 1 / node_size of what a rank sends.
+        latency: seconds a level of the tree takes that small reductions go up and down.
+        hop: seconds from one rank to the next in a ring, on average; gathering and scattering take one a rank.
         node_size: devices of a node.
         memory: bytes of a device.
         overlap: share of the backbone's time behind which its all-reduce hides.
@@ -189,6 +191,7 @@ class Hardware:
     node_rate: float
     network_rate: float
     latency: float
+    hop: float
     node_size: int
     memory: float
     overlap: float = 0.5
@@ -196,17 +199,15 @@ class Hardware:
 
 # Not measured here: data sheets (989 TFLOP/s bf16, 4.8 TB/s, 450 GB/s NVLink, 400 Gb/s a device) times the share that
 # such work usually reaches. benchmarks/gpu.py measures the first three.
-H200 = Hardware("8 x H200 a node, 400 Gb/s each", 250e12, 590e12, 3.6e12, 300e9, 40e9, 15e-6, 8, 141e9)
+H200 = Hardware("8 x H200 a node, 400 Gb/s each", 250e12, 590e12, 3.6e12, 300e9, 40e9, 15e-6, 2e-6, 8, 141e9)
 
 
 def step_seconds(setting: Setting, backbone: Backbone, hardware: Hardware) -> dict[str, float]:
     """Seconds of a step by part; they add up, since nothing but the backbone's all-reduce is overlapped."""
     traffic = head_traffic(setting)
     compute = 3 * backbone.flops * setting.batch_size / hardware.backbone_rate
-    rate = hardware.node_rate if setting.world_size <= hardware.node_size else hardware.network_rate
-    hops = math.ceil(math.log2(max(2, setting.world_size)))
     exchange = {
-        item.name: item.sent(setting.world_size) / rate + hops * hardware.latency
+        item.name: exchange_seconds(item, setting.world_size, hardware)
         for item in collectives(setting, backbone.parameters)
     }
     replicas = exchange.pop("backbone gradient", 0.0)
@@ -219,6 +220,18 @@ def step_seconds(setting: Setting, backbone: Backbone, hardware: Hardware) -> di
         "sampling": traffic["sampling"] / hardware.traffic_rate,
         "head collectives": sum(exchange.values()),
     }
+
+
+def exchange_seconds(item: Collective, world_size: int, hardware: Hardware) -> float:
+    """Seconds of one collective that nothing hides."""
+    rate = hardware.node_rate
+    if world_size > hardware.node_size:
+        rate = min(rate, hardware.node_size * hardware.network_rate)
+    if item.kind == "reduce":
+        waiting = 2 * math.ceil(math.log2(world_size)) * hardware.latency
+    else:
+        waiting = (world_size - 1) * hardware.hop
+    return item.sent(world_size) / rate + waiting
 
 
 def device_bytes(setting: Setting, backbone: Backbone) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from benchmarks.scaling_formulas import (
     Backbone,
     Collective,
     Setting,
+    exchange_seconds,
     head_flops,
     head_memory,
     head_traffic,
@@ -73,6 +75,16 @@ def test_seconds_of_one_rank_by_hand() -> None:
     assert seconds["backbone"] == pytest.approx(3e9 * 8 / H200.backbone_rate)
     assert seconds["head products"] == pytest.approx(3 * 2 * 8 * 16 * 1000 / H200.product_rate)
     assert seconds["head collectives"] == seconds["exposed all-reduce"] == seconds["sampling"] == 0
+
+
+def test_seconds_of_a_collective_by_hand() -> None:
+    """Within a node the link decides, between nodes the cards of all its devices together."""
+    slow = replace(H200, network_rate=H200.node_rate / 16)
+    gather = Collective("", "gather", 16_000)
+    assert exchange_seconds(gather, 8, slow) == pytest.approx(14_000 / slow.node_rate + 7 * slow.hop)
+    assert exchange_seconds(gather, 16, slow) == pytest.approx(15_000 / (slow.node_rate / 2) + 15 * slow.hop)
+    small = Collective("", "reduce", 0)
+    assert exchange_seconds(small, 1024, slow) == pytest.approx(20 * slow.latency)
 
 
 def test_three_constants_describe_the_published_table() -> None:
