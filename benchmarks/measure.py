@@ -109,6 +109,7 @@ def surroundings(device: torch.device | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "huge_pages": os.environ.get("THP_MEM_ALLOC_ENABLE", "0") != "0",  # see utils/memory.py
         "load_before": round(os.getloadavg()[0], 2),
     }
 
