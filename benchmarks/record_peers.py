@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable  # noqa: UP035  # also runs on Python 3.8
 
@@ -41,8 +42,8 @@ def main() -> int:
 
 
 def open_mxnet(folder: str, clone: str = "") -> tuple[Any, dict[str, str]]:
-    """`steps`: the calls of MXFaceDataset.__getitem__ up to the pixels. `dataset`: itself, where torch, cv2 and PIL are."""
-    import mxnet as mx
+    """`steps`: what MXFaceDataset.__getitem__ calls up to the pixels. `dataset`: itself, where torch, cv2, PIL are."""
+    mx = import_module("mxnet")
 
     rec, idx = str(Path(folder) / "train.rec"), str(Path(folder) / "train.idx")
     records = mx.recordio.MXIndexedRecordIO(idx, rec, "r")
@@ -60,16 +61,11 @@ def open_mxnet(folder: str, clone: str = "") -> tuple[Any, dict[str, str]]:
     if clone:
         sys.path[:0] = [clone, str(Path(__file__).resolve().parent.parent)]
         try:
-            import torch
-
-            from benchmarks.stand_ins import missing_packages
-
-            sys.modules.update(missing_packages())  # torchvision, where it is not installed
-            from dataset import MXFaceDataset  # the clone's own
+            sys.modules.update(import_module("benchmarks.stand_ins").missing_packages())  # torchvision
+            images = import_module("dataset").MXFaceDataset(folder, 0)  # the clone's own
+            import_module("torch").set_num_threads(1)
         except ImportError:
             return contestants, versions
-        torch.set_num_threads(1)
-        images = MXFaceDataset(folder, 0)
 
         def whole(count: int) -> int:
             for index in random.Random(SEED).sample(range(len(images)), min(count, len(images))):
@@ -85,17 +81,15 @@ def open_dali(folder: str, _: str = "") -> tuple[Any, dict[str, str]]:
 
     It fails on records without pixels (set header, identities), so `folder` holds an images.idx that leaves them out.
     """
-    import nvidia.dali as dali
-    from nvidia.dali import fn, types
+    dali, fn, types = (import_module(f"nvidia.dali{part}") for part in ("", ".fn", ".types"))
 
-    @dali.pipeline_def
     def pipeline() -> Any:
         rec, idx = str(Path(folder) / "train.rec"), str(Path(folder) / "images.idx")
         encoded, labels = fn.readers.mxnet(path=rec, index_path=idx, random_shuffle=True, initial_fill=1024)
         decoded = fn.decoders.image(encoded, device="cpu", output_type=types.RGB)
         return fn.flip(decoded, horizontal=fn.random.coin_flip(probability=0.5)), labels
 
-    made = pipeline(batch_size=DALI_BATCH, num_threads=1, device_id=None, seed=SEED)
+    made = dali.pipeline_def(pipeline)(batch_size=DALI_BATCH, num_threads=1, device_id=None, seed=SEED)
     made.build()
 
     def run(count: int) -> int:

@@ -1,4 +1,4 @@
-"""Where a loader's time goes: the steps from record to batch, each in a loop of its own. Called by benchmarks.records."""
+"""Where a loader's time goes: the steps from record to batch, each in a loop of its own. For benchmarks.records."""
 
 from __future__ import annotations
 
