@@ -10,7 +10,7 @@ help:
 	@echo "make quickstart   data, 2-rank training, verification, ONNX: a few minutes on a CPU"
 	@echo "make test         everything CI runs: ruff, mypy, pytest"
 	@echo "make lint         ruff and mypy only"
-	@echo "make bench        training steps of the backbones: a table, and JSON in work_dirs/benchmarks/"
+	@echo "make bench        all benchmarks, half an hour: docs/benchmarks.md; beside ARCFACE_TORCH=DIR where that is set"
 	@echo "make clean        remove .venv and caches; data/ and work_dirs/ stay"
 
 quickstart: $(VENV)/.run
@@ -24,8 +24,21 @@ lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# In the environment that train.py makes for itself (utils/memory.py); peers get it too.
+bench: export THP_MEM_ALLOC_ENABLE ?= 1
 bench: $(VENV)/.run
-	$(RUN) -m benchmarks.backbones
+	$(RUN) -m benchmarks.head
+	$(RUN) -m benchmarks.head --heads all
+	$(RUN) -m benchmarks.growth
+	$(RUN) -m benchmarks.records
+	$(RUN) -m benchmarks.order
+	$(RUN) -m benchmarks.backbone_variants
+	$(RUN) -m benchmarks.whole_run
+	$(RUN) -m benchmarks.verification
+	$(RUN) -m benchmarks.start
+	$(RUN) -m benchmarks.scaling_model
+	$(RUN) -m benchmarks.gpu
+	$(RUN) -m benchmarks.report
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -32,7 +32,7 @@ something bounds a step from below - its matrix products alone, a bare decode lo
 time divided by ours is the fraction of that limit reached. Peers run from a local clone (`--arcface-torch DIR`) in
 their own arithmetic; what has to be replaced for a CPU is listed at the top of `benchmarks/peer.py`. Without a clone
 their rows are left out."""
-_FACTS = ("commit", "hardware", "cores", "threads", "torch", "python", "load_before")
+_FACTS = ("commit", "hardware", "cores", "threads", "torch", "python", "huge_pages", "load_before")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
