@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.random  # numpy itself imports it at first use, which is no part of an order
 
-from benchmarks.measure import ROOT, alternate, run_child, save, summarize, surroundings, table
+from benchmarks.measure import ROOT, alternate, peak_bytes, run_child, save, summarize, surroundings, table
 from benchmarks.peer import add_peer_option, find_peer
 from dataset import EpochOrder
 
@@ -123,21 +122,8 @@ def run_contestant(options: argparse.Namespace) -> dict[str, float]:
         "first_seconds": first,
         "batch_seconds": seconds,
         "epoch_seconds": epoch,
-        "memory_bytes": peak_memory() - start_memory,
+        "memory_bytes": peak_bytes() - start_memory,
     }
-
-
-def peak_memory() -> int:
-    """Largest resident memory of this process in bytes.
-
-    From /proc where there is one: getrusage's figure starts with that of the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def forget_peak() -> int:
@@ -145,7 +131,7 @@ def forget_peak() -> int:
     control = Path("/proc/self/clear_refs")
     if control.is_file():
         control.write_text("5", encoding="ascii")
-    return peak_memory()
+    return peak_bytes()
 
 
 def figures(found: dict[str, list[dict[str, Any]]]) -> str:

@@ -62,8 +62,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.records", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help=f"record set (default: {', '.join(SOURCES)}, else drawn faces)")
-    parser.add_argument("--mxnet-python", help="Python of an environment with mxnet==1.9.1 numpy==1.23.5")
-    parser.add_argument("--dali-python", help="Python of an environment with nvidia-dali-cuda120 (needs no GPU)")
+    parser.add_argument(
+        "--mxnet-python", default=os.environ.get("MXNET_PYTHON"),
+        help="Python of an environment with mxnet==1.9.1 numpy==1.23.5, and for the whole MXFaceDataset torch, pillow "
+        "and opencv-python-headless<4.9 (default: $MXNET_PYTHON)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dali-python", default=os.environ.get("DALI_PYTHON"),
+        help="Python of an environment with nvidia-dali-cuda120, 1.1 GB, no GPU needed (default: $DALI_PYTHON)",
+    )  # fmt: skip
     add_peer_option(parser)
     parser.add_argument("--rounds", type=int, default=7, help="(default: %(default)s)")
     parser.add_argument("--images", type=int, default=12_800, help="a round and contestant (default: %(default)s)")
