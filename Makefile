@@ -36,7 +36,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.whole_run
 	$(RUN) -m benchmarks.verification
 	$(RUN) -m benchmarks.start
-	$(RUN) -m benchmarks.scaling_model
+	$(RUN) -m benchmarks.scaling_model --measure
 	$(RUN) -m benchmarks.gpu
 	$(RUN) -m benchmarks.report
 

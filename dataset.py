@@ -1,4 +1,4 @@
-"""The front door to training data: the order of an epoch, and batches from any source. No file format, no training."""
+"""The front door to training data: batches from any source, in the order of an epoch. No file format, no training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from sources import Source, SourceError, open_source
 from utils.augmentation import AUGMENTATIONS, place_augmented
+from utils.epoch_order import EpochOrder
 from utils.errors import DataError
-from utils.permutation import derive_keys, keyed_hash, permutation_rounds, permute
+from utils.permutation import derive_keys, keyed_hash
 
 __all__ = [
     "AUGMENTATIONS",
@@ -32,38 +33,8 @@ __all__ = [
     "open_source",
 ]
 
-_ORDER, _AUGMENTATION = 1, 2  # separate key streams from one seed
-
-
-class EpochOrder:
-    """The order in which an epoch visits the images: a pseudo-random permutation computed where it is needed.
-
-    Nothing is shuffled or stored, so an epoch of 42 million images starts as fast as one of 100, any batch can be
-    computed alone, and every rank and worker agrees without talking.
-    """
-
-    def __init__(self, num_images: int, seed: int) -> None:
-        """`num_images` >= 1; `seed` >= 0.
-
-        Raises:
-            ValueError: where either is out of range.
-        """
-        if num_images < 1:
-            raise ValueError(f"EpochOrder: num_images is {num_images}, at least 1 is needed")
-        if seed < 0:
-            raise ValueError(f"EpochOrder: seed is {seed}, a whole number >= 0 is needed")
-        self.num_images, self.seed = num_images, seed
-
-    def indices(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """The images at positions [start, stop) of an epoch, int64 (stop - start,).
-
-        Raises:
-            ValueError: positions outside [0, num_images], or a negative epoch.
-        """
-        if not 0 <= start <= stop <= self.num_images:
-            raise ValueError(f"EpochOrder: positions {start} .. {stop} are not within 0 .. {self.num_images}")
-        keys = derive_keys(permutation_rounds(), self.seed, epoch, _ORDER)
-        return permute(np.arange(start, stop, dtype=np.int64), self.num_images, keys)
+_AUGMENTATION = 2  # key stream of the seed; the epoch's order has another
+_PLANNED = 32  # batches whose images are worked out together: of one they cost nearly as much as of thirty
 
 
 @dataclass(frozen=True)
@@ -116,21 +87,34 @@ class _GlobalBatches(Dataset[Batch | _Failure]):
         self._per_epoch = batches_per_epoch(len(source), batch_size * world_size)
         share, rest = divmod(self._global_size, world_size)
         self._batch_sizes = tuple(share + (r < rest) for r in range(world_size))
+        self._planned: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __getitem__(self, number: int) -> Batch | _Failure:
-        epoch, batch = divmod(number, self._per_epoch)
-        start = batch * self._global_size + sum(self._batch_sizes[: self._rank])
-        indices = self._order.indices(epoch, start, start + self._batch_sizes[self._rank])
+        if number not in self._planned:
+            self._plan(number)
+        indices, draws = self._planned.pop(number)
         try:
-            return self._read(indices, epoch)
+            return self._read(indices, draws)
         except DataError as error:
+            epoch, batch = divmod(number, self._per_epoch)
             return _Failure(error.within(f"batch {batch} of epoch {epoch}"))
 
-    def _read(self, indices: np.ndarray, epoch: int) -> Batch:
+    def _plan(self, number: int) -> None:
+        """Works out images and draws of the batches that this process will be asked for next, ``number`` the first."""
+        worker, epoch = get_worker_info(), number // self._per_epoch
+        stride = 1 if worker is None else worker.num_workers  # workers take turns
+        numbers = np.arange(number, min(number + stride * _PLANNED, (epoch + 1) * self._per_epoch), stride)
+        starts = (numbers - epoch * self._per_epoch) * self._global_size + sum(self._batch_sizes[: self._rank])
+        positions = starts[:, None] + np.arange(self._batch_sizes[self._rank])
+        indices = self._order.at(epoch, positions.reshape(-1))
+        draws = keyed_hash(indices.astype(np.uint64), derive_keys(1, self._seed, epoch, _AUGMENTATION)[0])
+        pairs = zip(indices.reshape(positions.shape), draws.reshape(positions.shape), strict=True)
+        self._planned = dict(zip(numbers.tolist(), pairs, strict=True))
+
+    def _read(self, indices: np.ndarray, draws: np.ndarray) -> Batch:
         image_format = self._source.image_format
         images = np.empty((len(indices), *image_format.shape), dtype=np.uint8)
         labels = np.empty(len(indices), dtype=np.int64)
-        draws = keyed_hash(indices.astype(np.uint64), derive_keys(1, self._seed, epoch, _AUGMENTATION)[0])
         for row, (index, draw) in enumerate(zip(indices.tolist(), draws.tolist(), strict=True)):
             try:
                 image, labels[row] = self._source.read(index)

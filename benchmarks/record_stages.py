@@ -47,7 +47,7 @@ def stages(source: RecordSource, batch: int, *, rounds: int, batches: int = 24) 
             pass
 
     loops: dict[str, Callable[[], None]] = {
-        "order and draws": all_of(lambda span: _draw(order, *span), spans),
+        "order and draws": all_of(lambda span: _draw(order, *span), [(0, len(indices))]),
         "record: place, header, label": all_of(lambda index: _look_up(source, index), indices),
         DECODE: all_of(lambda payload: cv2.imdecode(np.frombuffer(payload, np.uint8), _COLOR), payloads),
         CHECKS: all_of(lambda payload: decode_image(payload, source.image_format), payloads),

@@ -237,3 +237,11 @@ def test_no_augmentation_returns_the_images_themselves() -> None:
     (batch,) = stream(source, batch_size=30, last_batch=1, augmentation="none")
     for image, index in zip(batch.images.numpy(), batch.labels.tolist(), strict=True):
         assert np.array_equal(image, source.read(index)[0])
+
+
+def test_positions_asked_for_one_by_one_are_those_of_a_span() -> None:
+    order, positions = EpochOrder(1000, 3), np.array([999, 0, 17, 500])
+    assert order.at(2, positions).tolist() == order.indices(2, 0, 1000)[positions].tolist()
+    for wrong in ([-1], [1000]):
+        with pytest.raises(ValueError, match=r"not within 0 \.\. 999"):
+            order.at(0, np.array(wrong))

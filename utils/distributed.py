@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 
+from utils.memory import keep_freed_memory
+
 # How long a rank waits for the others. Nothing that one rank does alone takes nearly as long; torch's own default for a
 # mixed backend is half an hour of silence after a rank has died.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -71,6 +73,8 @@ def start_ranks(device: str | None = None, threads: int | None = None) -> Ranks:
         rank, world_size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
     chosen = _choose_device(device, local_rank, local_world_size)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     torch.set_num_threads(threads or max(1, available_cores() // local_world_size))
     if chosen.type == "cuda" and world_size > 1 and not dist.is_nccl_available():
         raise RankError("several GPUs need NCCL, which this torch lacks: start one process, or use --device cpu")

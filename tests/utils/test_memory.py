@@ -1,4 +1,4 @@
-"""Huge pages are asked for, and a user's own setting is respected."""
+"""Huge pages are asked for, freed memory is kept, and a user's own setting is respected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from utils.memory import prefer_huge_pages
+from utils.memory import keep_freed_memory, prefer_huge_pages
 
 VARIABLE = "THP_MEM_ALLOC_ENABLE"
 
@@ -26,9 +26,26 @@ def test_a_setting_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torch_asks_for_them() -> None:
     # tensors that are to lie in huge pages begin at a page, others 64 bytes into one; torch reads the variable once
     code = (
-        "import torch; from utils.memory import prefer_huge_pages; prefer_huge_pages(); "
+        "import torch; from utils.memory import keep_freed_memory, prefer_huge_pages; prefer_huge_pages(); "
         "print([torch.empty(size).data_ptr() % 4096 for size in (2**20, 3 * 2**20 + 5)])"
     )
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[0, 0]"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be told")
+def test_freed_memory_stays_with_the_process() -> None:
+    code = (
+        "import torch; from utils.memory import keep_freed_memory; told = keep_freed_memory(); "
+        "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096; before = resident(); "
+        "tensor = torch.ones(64, 2**20); del tensor; print(told, resident() - before > 128 * 2**20)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() in (["True", "True"], ["False", "False"])  # the latter with another C library
+
+
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert keep_freed_memory() is False
