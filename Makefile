@@ -24,10 +24,9 @@ lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# In the environment that train.py makes for itself (utils/memory.py); peers get it too.
-bench: export THP_MEM_ALLOC_ENABLE ?= 1
 bench: $(VENV)/.run
 	$(RUN) -m benchmarks.head
+	$(RUN) -m benchmarks.head --plain-memory
 	$(RUN) -m benchmarks.head --heads all
 	$(RUN) -m benchmarks.growth
 	$(RUN) -m benchmarks.records

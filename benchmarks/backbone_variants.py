@@ -20,7 +20,7 @@ from torch import nn
 
 from benchmarks.backbones import PLAIN, VARIANTS, training_step
 from benchmarks.head_step import timed
-from benchmarks.measure import RESULTS, Summary, alternate, save, summarize, surroundings, table
+from benchmarks.measure import RESULTS, Summary, alternate, as_in_training, save, summarize, surroundings, table
 from benchmarks.peer import ArcFaceTorch, add_peer_option, find_peer
 from benchmarks.training_loops import one_net_step
 
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(variants) - set(VARIANTS))
     if unknown:
         parser.error(f"--variants: no {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
+    as_in_training()
     peer, reason = find_peer(options.arcface_torch)
     context, rows = surroundings(), []
     with nullcontext() if peer is None else peer.running():

@@ -21,7 +21,17 @@ from typing import Any
 import torch
 
 from benchmarks.head_step import OURS, PEER, PEER_HEADS, PRODUCTS, Layer, Setting, ours, products, theirs, timed
-from benchmarks.measure import RESULTS, Summary, alternate, run_child, save, summarize, surroundings, table
+from benchmarks.measure import (
+    RESULTS,
+    Summary,
+    alternate,
+    as_in_training,
+    run_child,
+    save,
+    summarize,
+    surroundings,
+    table,
+)
 from benchmarks.peer import ArcFaceTorch, add_peer_option, find_peer
 from losses import HEADS
 
@@ -32,6 +42,8 @@ _COMPARED_STEPS = 6  # the batches and prototypes of the first come back in the 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables, write the JSON."""
     options = parsed(arguments)
+    if not options.plain_memory:
+        as_in_training()
     if options.threads:
         torch.set_num_threads(options.threads)
     context = surroundings()
@@ -41,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         markdown, data = beside_the_peer(options)
         title, name = f"Head step, {options.head}", "head" if options.head == "cosface" else f"head_{options.head}"
+    if options.plain_memory:
+        title, name = f"{title}, the system's own memory settings", f"{name}_plain_memory"
     print(markdown)
     path = save(name, title, markdown, {**context, **data}, options.out)
     print(f"wrote {path}")
@@ -63,6 +77,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--grow", type=int, default=10, help="factor on the classes; 1 leaves it out (default: %(default)s)")
     add("--rounds", type=int, default=7, help="medians are over them (default: %(default)s)")
     add("--threads", type=int, help="CPU threads (default: torch's)")
+    add("--plain-memory", action="store_true", help="leave memory as the system gives it, not as train.py arranges it")
     add("--out", type=Path, default=RESULTS, metavar="FOLDER", help="for the JSON (default: docs/benchmarks)")
     add_peer_option(parser)
     options = parser.parse_args(arguments)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import peak_bytes
+from benchmarks.measure import as_in_training, peak_bytes
 from benchmarks.peer import ArcFaceTorch, add_peer_option, find_peer
 from losses import PartialFC, build_head
 
@@ -204,6 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     peer, reason = find_peer(options.arcface_torch) if options.contestant == PEER else (None, "")
     if reason:
         parser.error(reason)
+    if peer is None:
+        as_in_training()  # each as it ships
     with nullcontext() if peer is None else peer.running():
         if peer is not None:
             peer.module("partial_fc_v2")
