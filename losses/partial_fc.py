@@ -41,7 +41,8 @@ class PartialFC(nn.Module):
         num_classes: over all ranks, >= 2.
         sample_rate: share of the classes that take part in a step, 0 < rate <= 1; classes of the batch always do.
         sampling_correction: adds log((C_local - P) / (K - P)) to the logits of the sampled negatives (K of C_local
-            classes sampled, P of them occurring in the batch), so that the sum over non-targets is unbiased.
+            classes sampled, P of them occurring in the batch), so that the sum over non-targets is unbiased
+            (its logarithm only nearly).
         regularizers: registry name -> weight.
         interclass_filter: non-targets whose cosine exceeds it leave the sum; only for heads on cosines. None keeps all.
         class_counts: (num_classes,) images per class, for heads that need them.
