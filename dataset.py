@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from sources import Source, SourceError, open_source
 from utils.augmentation import AUGMENTATIONS, place_augmented
 from utils.epoch_order import EpochOrder
 from utils.errors import DataError
 from utils.permutation import derive_keys, keyed_hash
+from utils.reader_process import prepare_reader
+from utils.shared_slots import SharedSlots
 
 __all__ = [
     "AUGMENTATIONS",
@@ -35,6 +33,7 @@ __all__ = [
 
 _AUGMENTATION = 2  # key stream of the seed; the epoch's order has another
 _PLANNED = 32  # batches whose images are worked out together: of one they cost nearly as much as of thirty
+_PREFETCHED = 2  # batches that each worker is ahead
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,31 @@ class _Failure:
     error: DataError
 
 
-class _GlobalBatches(Dataset[Batch | _Failure]):
+@dataclass(frozen=True)
+class _InSlot:
+    """A batch whose pixels a worker left in a shared slot; so few labels travel cheaper by value."""
+
+    slot: int
+    labels: np.ndarray
+
+
+class _Numbers(Sampler[tuple[int, int | None]]):
+    """Numbers of global batches, each with the slot for its pixels; asked for as batches are handed to workers."""
+
+    def __init__(self, first: int, last: int, slots: SharedSlots) -> None:
+        self._range, self._slots = range(first, last), slots
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __iter__(self) -> Iterator[tuple[int, int | None]]:
+        return ((number, self._slots.take()) for number in self._range)
+
+
+class _GlobalBatches(Dataset[Batch | _InSlot | _Failure]):
     """Maps the number of a global batch, counted over the whole run, to this rank's part of it."""
+
+    slots: Sequence[Tensor] = ()  # where workers leave pixels
 
     def __init__(
         self, source: Source, *, seed: int, batch_size: int, rank: int, world_size: int, augmentation: str
@@ -86,34 +108,40 @@ class _GlobalBatches(Dataset[Batch | _Failure]):
         self._global_size = min(batch_size * world_size, len(source))
         self._per_epoch = batches_per_epoch(len(source), batch_size * world_size)
         share, rest = divmod(self._global_size, world_size)
-        self._batch_sizes = tuple(share + (r < rest) for r in range(world_size))
+        self.batch_sizes = tuple(share + (r < rest) for r in range(world_size))
+        self.shape = (self.batch_sizes[rank], *source.image_format.shape)
         self._planned: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def __getitem__(self, number: int) -> Batch | _Failure:
+    def __getitem__(self, item: tuple[int, int | None]) -> Batch | _InSlot | _Failure:
+        number, slot = item
         if number not in self._planned:
             self._plan(number)
         indices, draws = self._planned.pop(number)
+        images = np.empty(self.shape, dtype=np.uint8) if slot is None else self.slots[slot].numpy()
         try:
-            return self._read(indices, draws)
+            labels = self._read(indices, draws, images)
         except DataError as error:
             epoch, batch = divmod(number, self._per_epoch)
             return _Failure(error.within(f"batch {batch} of epoch {epoch}"))
+        if slot is not None:
+            return _InSlot(slot, labels)
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), self.batch_sizes)
 
     def _plan(self, number: int) -> None:
         """Works out images and draws of the batches that this process will be asked for next, ``number`` the first."""
         worker, epoch = get_worker_info(), number // self._per_epoch
         stride = 1 if worker is None else worker.num_workers  # workers take turns
         numbers = np.arange(number, min(number + stride * _PLANNED, (epoch + 1) * self._per_epoch), stride)
-        starts = (numbers - epoch * self._per_epoch) * self._global_size + sum(self._batch_sizes[: self._rank])
-        positions = starts[:, None] + np.arange(self._batch_sizes[self._rank])
+        starts = (numbers - epoch * self._per_epoch) * self._global_size + sum(self.batch_sizes[: self._rank])
+        positions = starts[:, None] + np.arange(self.batch_sizes[self._rank])
         indices = self._order.at(epoch, positions.reshape(-1))
         draws = keyed_hash(indices.astype(np.uint64), derive_keys(1, self._seed, epoch, _AUGMENTATION)[0])
         pairs = zip(indices.reshape(positions.shape), draws.reshape(positions.shape), strict=True)
         self._planned = dict(zip(numbers.tolist(), pairs, strict=True))
 
-    def _read(self, indices: np.ndarray, draws: np.ndarray) -> Batch:
+    def _read(self, indices: np.ndarray, draws: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Fills ``images``; returns the labels, int64 (B,)."""
         image_format = self._source.image_format
-        images = np.empty((len(indices), *image_format.shape), dtype=np.uint8)
         labels = np.empty(len(indices), dtype=np.int64)
         for row, (index, draw) in enumerate(zip(indices.tolist(), draws.tolist(), strict=True)):
             try:
@@ -123,7 +151,7 @@ class _GlobalBatches(Dataset[Batch | _Failure]):
             if image.shape != image_format.shape:
                 raise SourceError(f"image {index} has shape {image.shape}, the source promises {image_format.shape}")
             place_augmented(image, images[row], draw, self._augmentation)
-        return Batch(torch.from_numpy(images), torch.from_numpy(labels), self._batch_sizes)
+        return labels
 
 
 class BatchStream:
@@ -133,8 +161,10 @@ class BatchStream:
     at the batch it belongs to.
     """
 
-    def __init__(self, loader: DataLoader[Batch | _Failure]) -> None:
-        self._loader = loader
+    def __init__(
+        self, loader: DataLoader[Batch | _InSlot | _Failure], slots: SharedSlots, batch_sizes: tuple[int, ...]
+    ) -> None:
+        self._loader, self._slots, self._batch_sizes = loader, slots, batch_sizes
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -143,23 +173,10 @@ class BatchStream:
         for item in self._loader:
             if isinstance(item, _Failure):
                 raise item.error
+            if isinstance(item, _InSlot):
+                item = Batch(self._slots.open(item.slot), torch.from_numpy(item.labels), self._batch_sizes)
             yield item
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # OpenCV's own threads would fight the other workers for cores
-    # Launchers and terminals signal the whole process group, but the rank decides when to stop: its last step still
-    # needs the readers, and torch makes an error of a reader that dies. So only the rank itself can end them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
-
-
-def _obey(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
+            del item  # or its slot would not be free while the next batch is awaited
 
 
 def _unchanged(item: Any) -> Any:
@@ -210,17 +227,23 @@ def build_loader(
     batches = _GlobalBatches(
         source, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size, augmentation=augmentation
     )
+    # Page-locked copies are made by a thread of torch's own, from memory that it knows.
+    slots = SharedSlots(0 if pin_memory else num_workers * (_PREFETCHED + 1) + bool(num_workers), batches.shape)
+    batches.slots = slots.tensors
     return BatchStream(
         DataLoader(
             batches,
             batch_size=None,
-            sampler=range(first_batch, last_batch),
+            sampler=_Numbers(first_batch, last_batch, slots),
             num_workers=num_workers,
+            prefetch_factor=_PREFETCHED if num_workers else None,
             collate_fn=_unchanged,
             pin_memory=pin_memory,
-            worker_init_fn=_start_worker,
+            worker_init_fn=prepare_reader,
             multiprocessing_context=start_method if num_workers else None,
             # Its own generator: starting workers must not move the state that resuming restores.
             generator=torch.Generator().manual_seed(seed),
-        )
+        ),
+        slots,
+        batches.batch_sizes,
     )

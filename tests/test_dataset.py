@@ -245,3 +245,13 @@ def test_positions_asked_for_one_by_one_are_those_of_a_span() -> None:
     for wrong in ([-1], [1000]):
         with pytest.raises(ValueError, match=r"not within 0 \.\. 999"):
             order.at(0, np.array(wrong))
+
+
+def test_batches_that_are_kept_do_not_change_when_slots_are_used_again() -> None:
+    source = SyntheticSource(5, 60, ImageFormat(8, 8, 3))
+    settings = {"seed": 1, "batch_size": 4, "rank": 0, "world_size": 1, "first_batch": 0, "last_batch": 30}
+    alone = [batch.images.clone() for batch in build_loader(source, num_workers=0, **settings)]
+    kept = [batch.images for batch in build_loader(source, num_workers=2, **settings)]  # more than there are slots
+    for number, batch in enumerate(build_loader(source, num_workers=2, **settings)):  # none kept: slots are used again
+        assert torch.equal(batch.images, alone[number])
+    assert all(torch.equal(one, other) for one, other in zip(alone, kept, strict=True))
