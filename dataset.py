@@ -199,9 +199,8 @@ def build_loader(
 ) -> BatchStream:
     """Batches of a run, in an order that depends on (seed, epoch, index) alone.
 
-    Global batch g, counted over the whole run, is batch g % per_epoch of epoch g // per_epoch; rank r gets a contiguous
-    slice of it. With the same global batch size, any number of ranks and workers sees the same images in the same
-    order, mirrored alike.
+    Global batch g of the run is batch g % per_epoch of epoch g // per_epoch; rank r gets a contiguous slice. With the
+    same global batch size, any number of ranks and workers sees the same images in the same order, mirrored alike.
 
     Args:
         source: any Source.
@@ -230,20 +229,17 @@ def build_loader(
     # Page-locked copies are made by a thread of torch's own, from memory that it knows.
     slots = SharedSlots(0 if pin_memory else num_workers * (_PREFETCHED + 1) + bool(num_workers), batches.shape)
     batches.slots = slots.tensors
-    return BatchStream(
-        DataLoader(
-            batches,
-            batch_size=None,
-            sampler=_Numbers(first_batch, last_batch, slots),
-            num_workers=num_workers,
-            prefetch_factor=_PREFETCHED if num_workers else None,
-            collate_fn=_unchanged,
-            pin_memory=pin_memory,
-            worker_init_fn=prepare_reader,
-            multiprocessing_context=start_method if num_workers else None,
-            # Its own generator: starting workers must not move the state that resuming restores.
-            generator=torch.Generator().manual_seed(seed),
-        ),
-        slots,
-        batches.batch_sizes,
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=_Numbers(first_batch, last_batch, slots),
+        num_workers=num_workers,
+        prefetch_factor=_PREFETCHED if num_workers else None,
+        collate_fn=_unchanged,
+        pin_memory=pin_memory,
+        worker_init_fn=prepare_reader,
+        multiprocessing_context=start_method if num_workers else None,
+        # Its own generator: starting workers must not move the state that resuming restores.
+        generator=torch.Generator().manual_seed(seed),
     )
+    return BatchStream(loader, slots, batches.batch_sizes)
