@@ -46,6 +46,11 @@ def test_freed_memory_stays_with_the_process() -> None:
     assert done.stdout.split() in (["True", "True"], ["False", "False"])  # the latter with another C library
 
 
+def test_a_users_own_malloc_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
+    assert keep_freed_memory() is False
+
+
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False
