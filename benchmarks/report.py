@@ -29,7 +29,7 @@ counts is a ratio. Contestants run in one process and take turns within each rou
 round; a ratio is the median over the rounds of the two values of the same round, and the spread is the smallest and
 largest value. Peak memory is measured in a process of its own per contestant, as is the time to start. Contestants in
 one process share the memory settings that train.py makes on a CPU (`utils/memory.py`), unless a title says otherwise.
-Where something bounds a step from below - its matrix products alone, a bare decode loop - it takes its turn as well, and
+Where something bounds a step from below (its matrix products alone, a bare decode loop) it takes its turn as well and
 its time divided by ours is the fraction of that limit reached. Peers run from a local clone (`--arcface-torch DIR`) in
 their own arithmetic; what has to be replaced for a CPU is listed at the top of `benchmarks/peer.py`. Without a clone
 their rows are left out."""
