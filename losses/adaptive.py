@@ -57,7 +57,6 @@ class AdaFace(Head):
 
     normalize_embeddings = True
     normalize_prototypes = True
-    hardest_use = "value"
     supports_margin_warmup = True
     norm_mean: Tensor
     norm_std: Tensor
@@ -182,7 +181,6 @@ class _ElasticFace(Head):
 
     normalize_embeddings = True
     normalize_prototypes = True
-    hardest_use = "value"
     supports_margin_warmup = True
     largest_margin: ClassVar[float] = math.pi
 
