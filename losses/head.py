@@ -75,9 +75,9 @@ class Head(nn.Module):
         sub_centers: prototypes per class, >= 1; the similarity with a class is that of its best one.
         needs_prototype_similarity: ``non_target`` also receives the similarity of w_y and w_j, as its second argument;
             it costs a second product over the classes.
-        hardest_use: "gradient" when ``loss`` differentiates ``hardest`` (a byte more is then kept per result, for the
-            marks of the hardest), "value" when it only compares with it. None is the safe choice: "gradient" where the head
-            writes its own ``loss``.
+        hardest_use: "gradient" when ``loss`` differentiates ``hardest`` (its marks then keep one more byte per result),
+            "value" when it only compares with it. None is the safe choice: "gradient" where the head writes its own
+            ``loss``.
         supports_margin_warmup: whether the loss honours ``margin_factor``.
         scale: factor of the default ``target_logit`` and ``non_target``.
     """
