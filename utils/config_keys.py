@@ -60,6 +60,14 @@ class Config:
         "for CIFAR, `shift_flip` into the rim's own colours, for faces")
     num_workers: int = key(2, "reader processes per rank; 0 reads in the training process", "[0, inf)",
                            unit="processes")
+    sampler: Literal["uniform", "class_balanced", "identities"] = key(
+        "uniform", "`uniform`: each image once an epoch; `class_balanced`: each class as often; `identities`: batches "
+        "of `images_per_identity` images a class")
+    images_per_identity: int = key(4, "for `sampler=\"identities\"`", "[2, inf)", unit="images")
+    bad_records: Literal["stop", "skip"] = key(
+        "stop", "an image that cannot be read ends the run, or is counted and replaced by another")
+    max_bad_records: int = key(1000, "different ones over all ranks with which `bad_records=\"skip\"` goes on",
+                               "[1, inf)", unit="images")
 
     val_targets: tuple[str, ...] = key(
         (), "verification sets: `NAME` for NAME.bin or a folder NAME of images and pairs.txt", group="Verification")
@@ -70,6 +78,9 @@ class Config:
     embedding_size: int = key(512, "length of an embedding", "[1, inf)")
     dropout: float = key(0.0, "probability before the last linear layer", "[0, 1)")
     init_from: str | None = key(None, "weights to start from: a run folder, model.pt or an arcface_torch backbone.pth")
+    init_head_from: str | None = key(None, "run folder whose prototypes to start from, class by class")
+    init_class_map: str | None = key(
+        None, "text file for `init_head_from`: line i names the class there that is class i here, or - for a new one")
     gradient_checkpointing: bool = key(False, "recompute activations in the backward pass: less memory, more time")
     channels_last: bool = key(True, "store activations as (B, H, W, C), which convolutions prefer")
     compile: bool = key(False, "compile the backbone with torch.compile")
@@ -104,6 +115,11 @@ class Config:
     clip_norm: float = key(5.0, "largest gradient norm; 0: off", "[0, inf)")
     clip_scope: Literal["backbone", "all"] = key(
         "backbone", "whose gradients the norm counts; `all` includes the prototypes of all ranks")
+    on_nonfinite: Literal["stop", "skip"] = key(
+        "stop", "a loss or gradient that is no finite number ends the run, or only its step's update is left out")
+    max_nonfinite_steps: int = key(20, "in a row with which `on_nonfinite=\"skip\"` goes on", "[1, inf)", unit="steps")
+    loss_spike: float = key(6.0, "report a loss this far above the recent mean; 0: off", "[0, inf)",
+                            unit="standard deviations")
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
         "fp32", "of the backbone; fp16 scales the loss and needs a GPU; `auto`: bf16 where the hardware has it, "
@@ -115,6 +131,12 @@ class Config:
     resume: bool = key(False, "continue from the newest checkpoint in `output`")
     checkpoint_interval: int = key(1000, "between checkpoints; each epoch's end has one too", "[1, inf)", unit="steps")
     keep_checkpoints: int = key(2, "newest checkpoints kept", "[1, inf)")
+    keep_best: int = key(0, "checkpoints with the best verification kept beside the newest", "[0, inf)")
+    async_save: bool = key(True, "write checkpoints in the background, from a copy in the CPU's memory")
+    deterministic: bool = key(False, "the same bits in every run on the same machine; slower on GPUs")
+    hang_timeout: int = key(1800, "without progress after which a rank reports its stacks and ends; 0: never",
+                            "[0, inf)", unit="seconds")
+    max_log_size: int = key(256, "of training.log, after which an older half is put aside", "[1, inf)", unit="MiB")
     frequent: int = key(10, "between log lines", "[1, inf)", unit="steps")
 
     # fmt: on
