@@ -22,9 +22,10 @@ from eval.report import write_report
 from eval.verification import verification_record, verify
 from losses import HEADS, REGULARIZERS
 from training.build import Run, build_run, build_stream
+from training.initial import load_initial_weights
 from training.preflight import Inputs, inspect_run
 from training.provenance import write_provenance
-from training.state import load_initial_weights, resume_run, save_model, save_run
+from training.state import resume_run, save_model, save_run
 from training.step import NonFiniteError, StepResult, refuse_bad_weights, target_cosine, train_step
 from utils.checkpoint import CheckpointError
 from utils.config import Config, ConfigError, load_config

@@ -1,4 +1,4 @@
-"""Checkpoints of whole runs: interrupted equals uninterrupted, other numbers of ranks, and starting weights."""
+"""Checkpoints of whole runs: interrupted equals uninterrupted, and other numbers of ranks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.ranks import RankPool
-from tests.training.runs import Weights, batches_of, folder_of, make_run, weights_of
-from training.state import load_initial_weights, resume_run, save_model, save_run
+from tests.training.runs import Weights, batches_of, make_run, weights_of
+from training.state import resume_run, save_run
 from training.step import train_step
 from utils.checkpoint import CheckpointError
 
@@ -123,33 +122,3 @@ def test_resume_refuses_another_optimizer_and_another_shape(ranks: RankPool, tmp
         ranks.run(1, resumed_run, str(tmp_path), {"optimizer": "adamw"}, 1)
     with pytest.raises(CheckpointError, match=r"fc/weight: \(7, 6\) in the checkpoint, \(7, 5\) in this run"):
         ranks.run(1, resumed_run, str(tmp_path), {"embedding_size": 5}, 1)
-
-
-def initial(folder: str, network: str, embedding_size: int) -> tuple[list[str], bool]:
-    run = make_run("norm", output=folder)
-    save_model(run, "model.pt")
-    other = make_run(network, init_from=folder, embedding_size=embedding_size, seed=99)
-    lines = load_initial_weights(other)
-    same = torch.equal(run.backbone.conv.weight, other.backbone.conv.weight)  # type: ignore[arg-type]
-    assert (folder_of(run) / "model.pt").exists()
-    return lines, same
-
-
-def test_initial_weights_report_what_was_taken(ranks: RankPool, tmp_path: Path) -> None:
-    lines, same = ranks.run(1, initial, str(tmp_path), "norm", 6)[0]
-    assert (lines, same) == ([f"init_from: 9 of 9 tensors taken from {tmp_path}/model.pt"], True)
-    lines, same = ranks.run(1, initial, str(tmp_path), "plain", 5)[0]
-    assert same
-    assert lines[0] == f"init_from: 2 of 4 tensors taken from {tmp_path}/model.pt"
-    assert lines[1].startswith("init_from: not used: norm.weight")
-    assert lines[2] == "init_from: of another shape: fc.weight (6, 36), here (5, 36), fc.bias (6,), here (5,)"
-
-
-def foreign(path: str) -> None:
-    torch.save({"other.weight": torch.zeros(2, 2)}, path)
-    load_initial_weights(make_run(init_from=path))
-
-
-def test_weights_of_another_net_are_refused(ranks: RankPool, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has no weights of network 'plain'.*other\.weight"):
-        ranks.run(1, foreign, str(tmp_path / "model.pt"))
