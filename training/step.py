@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from dataset import Batch
 from losses.sampling import mixed_seed
 from training.build import Run, autocast
 from utils.distributed import agree_sum, gather_objects
+from utils.errors import DataError
 from utils.images import to_model_input
 
 
@@ -35,6 +37,8 @@ class StepResult:
         images: of all ranks.
         was_skipped: an fp16 overflow: the scale was halved instead of an update.
         stop_requested: some rank was asked to stop.
+        save_failed: on some rank the checkpoint in the background could not be written.
+        bad_records: images that could not be read and were replaced in this step, on all ranks.
     """
 
     loss: float
@@ -44,9 +48,13 @@ class StepResult:
     images: int
     was_skipped: bool
     stop_requested: bool
+    save_failed: bool
+    bad_records: int
 
 
-def train_step(run: Run, batches: Sequence[Batch], step: int, *, stop_requested: bool = False) -> StepResult:
+def train_step(
+    run: Run, batches: Sequence[Batch], step: int, *, stop_requested: bool = False, save_failed: bool = False
+) -> StepResult:
     """Takes optimizer step `step` on this rank's part of `gradient_acc` global batches; collective.
 
     Equal to one step on a global batch as large as all of them together, for a backbone whose output for an image does
@@ -54,16 +62,30 @@ def train_step(run: Run, batches: Sequence[Batch], step: int, *, stop_requested:
     move by micro-batch). All that is random (dropout) is drawn from (seed, step, rank): the step is a pure function of
     the run's state, so nothing random needs to be saved.
 
+    Args:
+        run: the run.
+        batches: `gradient_acc` of them. One that carries a failure ends the run on all ranks.
+        step: which one, from 0.
+        stop_requested: this rank was asked to stop; the result says whether any was.
+        save_failed: this rank's part of the last checkpoint could not be written; likewise.
+
     Raises:
+        DataError: on all ranks, what one of them met while it read its batch; nothing was updated.
         NonFiniteError: on all ranks, naming the step and the first tensor that went wrong.
     """
     lr = run.set_schedule(step)
     torch.manual_seed(mixed_seed(run.config.seed, step, run.ranks.rank))
     loss_scale = run.scaler.scale
     loss, embeddings = _accumulate(run, batches, step)
-    is_finite, stop, loss_value, grad_norm = _check(run, loss, stop_requested)
+    agreed = _check(run, loss, batches, stop_requested=stop_requested, save_failed=save_failed)
+    if agreed.data_failed:
+        raise _data_error(batches)
+    is_finite, loss_value, grad_norm = agreed.is_finite, agreed.loss, agreed.grad_norm
     images = sum(sum(batch.batch_sizes) for batch in batches)
-    result = StepResult(loss_value, grad_norm, loss_scale, lr, images, not is_finite, stop)
+    result = StepResult(
+        loss_value, grad_norm, loss_scale, lr, images, not is_finite, agreed.stop_requested, agreed.save_failed,
+        agreed.bad_records,
+    )  # fmt: skip
     run.scaler.update(has_overflow=not is_finite)
     if not is_finite and (not run.scaler.is_active or not math.isfinite(loss_value) or run.scaler.is_exhausted):
         raise NonFiniteError(_explain(run, batches, embeddings, loss_value, step))
@@ -125,10 +147,23 @@ def _accumulate(run: Run, batches: Sequence[Batch], step: int) -> tuple[Tensor, 
     return loss, kept
 
 
-def _check(run: Run, loss: Tensor, stop_requested: bool) -> tuple[bool, bool, float, float]:
-    """Whether loss and gradients are finite on all ranks, who wants to stop, the loss, and the gradient's norm.
+@dataclass(frozen=True)
+class _Agreed:
+    """What all ranks know after a step's one exchange, the same on each."""
 
-    One collective and one wait for the device: whatever the host needs to know of a step travels in five numbers.
+    is_finite: bool
+    data_failed: bool
+    stop_requested: bool
+    save_failed: bool
+    bad_records: int
+    loss: float
+    grad_norm: float
+
+
+def _check(run: Run, loss: Tensor, batches: Sequence[Batch], *, stop_requested: bool, save_failed: bool) -> _Agreed:
+    """Whether loss and gradients are finite on all ranks, what happened to any of them, and the gradient's norm.
+
+    One collective and one wait for the device: whatever the host needs to know of a step travels in nine numbers.
     """
     backbone = _squares([parameter.grad for parameter in run.backbone.parameters()], loss)
     head = _squares([parameter.grad for parameter in run.fc.head.parameters()], loss)
@@ -138,15 +173,33 @@ def _check(run: Run, loss: Tensor, stop_requested: bool) -> tuple[bool, bool, fl
     # Replicated sums are divided so that the total over ranks is one of them; bad numbers must not spread to the flags.
     shares = squares.nan_to_num(0.0, 0.0, 0.0)
     shares[:2] /= run.ranks.world_size
-    flags = torch.stack([is_bad.to(loss.dtype), torch.full_like(loss, float(stop_requested))])
-    packed = agree_sum(torch.cat([flags, shares]))
-    bad, stop, backbone_square, head_square, prototype_square, loss_value = torch.cat([packed, loss.view(1)]).tolist()
-    if bad:
-        return False, stop > 0, loss_value, math.nan
-    total = backbone_square
-    if run.config.clip_scope == "all":
-        total += head_square + prototype_square
-    return True, stop > 0, loss_value, math.sqrt(total) / run.scaler.scale
+    own = [
+        float(any(getattr(batch, "failure", None) is not None for batch in batches)),
+        float(stop_requested), float(save_failed), float(sum(getattr(batch, "bad", 0) for batch in batches)),
+    ]  # fmt: skip
+    # A copy from the host would wait for the device; nearly always there is nothing to tell.
+    told = loss.new_tensor(own) if any(own) else loss.new_zeros(len(own))
+    packed = agree_sum(torch.cat([is_bad.to(loss.dtype).view(1), told, shares]))
+    values = torch.cat([packed, loss.view(1)]).tolist()
+    bad, failures, stops, failed_saves, all_bad_records, *norms, loss_value = values
+    total = sum(norms) if run.config.clip_scope == "all" else norms[0]
+    return _Agreed(
+        is_finite=not bad,
+        data_failed=failures > 0,
+        stop_requested=stops > 0,
+        save_failed=failed_saves > 0,
+        bad_records=round(all_bad_records),
+        loss=loss_value,
+        grad_norm=math.nan if bad else math.sqrt(total) / run.scaler.scale,
+    )
+
+
+def _data_error(batches: Sequence[Batch]) -> DataError:
+    """The error that the first of the failed ranks met, on all ranks; collective."""
+    failures = [getattr(batch, "failure", None) for batch in batches]
+    own = next((failure for failure in failures if failure is not None), None)
+    rank, error = next((rank, error) for rank, error in enumerate(gather_objects(own)) if error is not None)
+    return cast("DataError", error.within(f"rank {rank}"))
 
 
 def _squares(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
