@@ -1,12 +1,16 @@
-"""Files that appear whole or not at all. What is in them is their writers' business."""
+"""Files that appear whole or not at all, and hashes of them. What is in them is their writers' business."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+_BLOCK = 1 << 20  # bytes read or written at a time
 
 
 @contextmanager
@@ -47,3 +51,45 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class HashedFile(io.BufferedWriter):
+    """A file opened for writing that hashes what is written, from first byte to last.
+
+    The hash is of the bytes as the program had them: what a disk or a network changes on the way differs from it.
+    Large blocks are hashed without holding Python's lock.
+
+    Attributes:
+        size: bytes written so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "wb"), _BLOCK)
+        self.size = 0
+        self._hash = hashlib.sha256()
+
+    def write(self, data: Any, /) -> int:
+        """Appends bytes; returns their number."""
+        view = memoryview(data).cast("B")
+        written = super().write(view)
+        self._hash.update(view)
+        self.size += written
+        return written
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Always fails: a file written out of order would have another hash than this one's."""
+        raise io.UnsupportedOperation("a hashed file is written from its first byte to its last")
+
+    def hexdigest(self) -> str:
+        """SHA-256 of everything written so far, hexadecimal."""
+        return self._hash.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; memory is constant."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()

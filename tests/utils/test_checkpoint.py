@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_name_and_shape(ranks: RankP
     assert "config.json" in text
 
 
-@pytest.mark.parametrize("damage", ["short", "gone", "manifest", "format"])
+@pytest.mark.parametrize("damage", ["short", "gone", "manifest", "changed"])
 def test_damage_is_named(ranks: RankPool, tmp_path: Path, damage: str) -> None:
     ranks.run(1, save, str(tmp_path), 1)
     path = tmp_path / "step_000000001"
@@ -120,12 +121,12 @@ def test_damage_is_named(ranks: RankPool, tmp_path: Path, damage: str) -> None:
     elif damage == "manifest":
         manifest.write_text("{")
     else:
-        manifest.write_text(json.dumps({"format": 99}))
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "progress": {"steps_done": 2}}))
     texts = {
         "short": "__0_0.distcp should hold",
         "gone": "but is missing",
         "manifest": "cannot be read",
-        "format": "format 99",
+        "changed": "manifest.json was changed after it was written",
     }
     with pytest.raises(CheckpointError, match=texts[damage]) as caught:
         read_manifest(path)
@@ -144,8 +145,8 @@ def save_with(folder: str, fault: str) -> str:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    def elsewhere(state: dict[str, Tensor], storage_writer: FileSystemWriter) -> None:
-        dcp_save(state, storage_writer=storage_writer)
+    def elsewhere(state: dict[str, Tensor], storage_writer: FileSystemWriter, **keys: Any) -> None:
+        dcp_save(state, storage_writer=storage_writer, **keys)
         if dist.get_rank() == 0:  # as on a node whose folder of this name is another disk
             (Path(storage_writer.path) / "__1_0.distcp").unlink()
 
