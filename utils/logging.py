@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
+from utils.log_files import LineFile, cut_lines
+from utils.pace import Mean, Pace, Reading, format_seconds
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+__all__ = ["Mean", "Pace", "Reading", "RunLog", "format_seconds", "memory_bytes", "trim_metrics"]
+
 METRICS = "metrics.jsonl"
 LOG = "training.log"
+PATIENCE = 30.0  # seconds for which the log may fail before the run stops: a disk that somebody else filled may recover
+MAX_POINTS = 10_000  # of a curve in TensorBoard, which draws 1,000 of them
 
 
 class RunLog:
-    """The log of one run; on ranks other than the main one every method does nothing."""
+    """The log of one run; on ranks other than the main one every method does nothing.
+
+    A disk that fills does not end the run in the middle of a step: the first failure is told on the console, lines wait
+    in memory, every step tries again, and `failure` asks for a stop after `PATIENCE` seconds of it.
+    """
 
     def __init__(
-        self, folder: Path, *, is_main: bool, total_steps: int, first_step: int = 0, is_terminal: bool | None = None
-    ) -> None:
+        self, folder: Path, *, is_main: bool, total_steps: int, first_step: int = 0, is_terminal: bool | None = None,
+        max_log_size: int | None = None, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         """Opens (or, when resuming, continues) the files in `folder`.
 
         Args:
@@ -33,18 +45,28 @@ class RunLog:
             is_main: write at all?
             total_steps, first_step: for the progress bar; TensorBoard entries from `first_step` on are replaced.
             is_terminal: draw a progress bar; None asks stderr, so that logs of batch systems stay plain.
+            max_log_size: MiB of training.log, after which it becomes training.log.1; None: no limit.
+            clock: seconds, for tests.
+
+        Raises:
+            OSError: the files cannot be opened.
         """
         self.is_main = is_main
+        self.failure: str | None = None
         if not is_main:
             return
-        # Imported here: it takes seconds, and other ranks and `--check` never need it.
-        from torch.utils.tensorboard.writer import SummaryWriter
+        # Imported here: it takes seconds, and other ranks never need it.
         from tqdm import tqdm
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._text = (folder / LOG).open("a", encoding="utf-8", buffering=1)
-        self._metrics = (folder / METRICS).open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step or None)
+        self._folder, self._clock, self._total_steps = folder, clock, total_steps
+        self._failing_since: float | None = None
+        self._is_console_lost = self._is_closed = False
+        self._board: SummaryWriter | None = None
+        self._text = LineFile(folder / LOG, max_bytes=None if max_log_size is None else max_log_size << 20)
+        self._metrics = LineFile(folder / METRICS)
+        self._open_board(first_step)
+        self._next_point = 0.0
         draw = sys.stderr.isatty() if is_terminal is None else is_terminal
         self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=not draw)
 
@@ -52,44 +74,60 @@ class RunLog:
         """One or more lines for people: to the console and, with the time, to training.log."""
         if not self.is_main:
             return
-        # Through the bar, which would otherwise be torn.
-        self._bar.write(text, file=sys.stdout)
-        sys.stdout.flush()
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        for line in text.splitlines():
-            self._text.write(f"{stamp} {line}\n")
+        self._print(text, sys.stdout)
+        self._keep(text)
 
     def metrics(self, kind: str, *, step: int, epoch: int, **fields: Any) -> None:
-        """One line of metrics.jsonl, numbers also to TensorBoard as `kind/name`; non-finite numbers become null."""
+        """One line of metrics.jsonl, numbers also to TensorBoard as `kind/name`; non-finite numbers become null.
+
+        TensorBoard gets no more than 10,000 points of a curve, spread over the run; metrics.jsonl has all of them.
+        """
         if not self.is_main:
             return
         record = {"kind": kind, "time": round(time.time(), 3), "step": step, "epoch": epoch, **_jsonable(fields)}
-        self._metrics.write(json.dumps(record, allow_nan=False) + "\n")
+        self._attempt(lambda: self._metrics.append(json.dumps(record, allow_nan=False)))
+        if kind == "train":
+            if step < self._next_point:
+                return
+            self._next_point = step + self._total_steps / MAX_POINTS
         prefix = "/".join(str(fields[name]) for name in ("dataset", "protocol") if name in fields)
-        for name, value in record.items():
-            if name not in ("time", "step") and isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar("/".join(part for part in (kind, prefix, name) if part), value, step)
+        scalars = {
+            "/".join(part for part in (kind, prefix, name) if part): value
+            for name, value in record.items()
+            if name not in ("time", "step") and isinstance(value, (int, float)) and not isinstance(value, bool)
+        }
+
+        def add(board: SummaryWriter) -> None:
+            for name, value in scalars.items():
+                board.add_scalar(name, value, step)
+
+        self._on_board(add)
 
     def advance(self, steps_done: int) -> None:
-        """Moves the progress bar."""
+        """Moves the progress bar; tries to write what could not be written before."""
         if self.is_main:
             self._bar.update(steps_done - self._bar.n)
+            if self._text.is_waiting or self._metrics.is_waiting:
+                self._attempt(self._write_waiting)
 
     def sync(self) -> None:
         """Makes everything written so far survive a power cut; called where a checkpoint refers to it."""
-        if self.is_main:
-            for file in (self._text, self._metrics):
-                file.flush()
-                os.fsync(file.fileno())
-            self._board.flush()
+        if not self.is_main:
+            return
+        is_written = self._attempt(self._sync_files)
+        if self._board is None and is_written:
+            self._open_board(None)
+        self._on_board(lambda board: board.flush())
 
     def close(self) -> None:
         """Ends the log; safe to call twice."""
-        if self.is_main and not self._text.closed:
+        if self.is_main and not self._is_closed:
+            self._is_closed = True
+            self._attempt(self._write_waiting, is_last=True)
             self._bar.close()
             self._text.close()
             self._metrics.close()
-            self._board.close()
+            self._on_board(lambda board: board.close())
 
     def __enter__(self) -> RunLog:
         return self
@@ -97,92 +135,85 @@ class RunLog:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _write_waiting(self) -> None:
+        for file in (self._text, self._metrics):
+            file.write_waiting()
+
+    def _sync_files(self) -> None:
+        for file in (self._text, self._metrics):
+            file.sync()
+
+    def _print(self, text: str, stream: TextIO) -> None:
+        """Through the bar, which would otherwise be torn. A console that is gone (a closed terminal) ends no run."""
+        try:
+            self._bar.write(text, file=stream)
+            stream.flush()
+        except OSError as error:
+            line = f"the console cannot be written ({error.strerror}); this file goes on"
+            if not self._is_console_lost:
+                self._is_console_lost = True
+                self._keep(line)
+
+    def _keep(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        for line in text.splitlines():
+            self._attempt(lambda line=line: self._text.append(f"{stamp} {line}"))  # type: ignore[misc]
+
+    def _attempt(self, write: Callable[[], object], *, is_last: bool = False) -> bool:
+        """Writes; keeps count of how long it has failed, and says so when that begins and ends."""
+        try:
+            write()
+        except OSError as error:
+            now = self._clock()
+            if self._failing_since is None:
+                self._failing_since = now
+                self._print(
+                    f"{self._folder}: the log cannot be written: {error.strerror}. Training goes on and tries again; "
+                    f"it stops with a checkpoint after {PATIENCE:.0f} s of this",
+                    sys.stderr,
+                )
+            elif now - self._failing_since >= PATIENCE and self.failure is None and not is_last:
+                self.failure = f"{self._folder}: the log cannot be written: {error.strerror}"
+                self._print(f"{self.failure}, for {now - self._failing_since:.0f} s: stopping", sys.stderr)
+            return False
+        if self._failing_since is not None and not (self._text.is_waiting or self._metrics.is_waiting):
+            seconds, lost = self._clock() - self._failing_since, self._text.lines_lost + self._metrics.lines_lost
+            self._failing_since = None
+            self.info(f"the log can be written again, after {seconds:.0f} s; {lost} of its lines are lost")
+        return True
+
+    def _open_board(self, first_step: int | None) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        try:
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=first_step)
+        except OSError:
+            if first_step is not None:  # at the start of a run; later the next checkpoint tries again
+                raise
+
+    def _on_board(self, write: Callable[[SummaryWriter], object]) -> None:
+        """TensorBoard's files only repeat metrics.jsonl: what its writer's thread runs into ends no run."""
+        if self._board is None:
+            return
+        try:
+            write(self._board)
+        except Exception as error:
+            self._board = None
+            self._print(f"TensorBoard's events cannot be written: {error}; the next checkpoint tries again", sys.stderr)
+
 
 def trim_metrics(folder: Path, last_step: int) -> int:
     """Drops the lines after `last_step` from metrics.jsonl before a resumed run writes those steps again.
 
-    A run that crashed has logged steps that no checkpoint holds. A torn last line is dropped too.
+    A run that crashed has logged steps that no checkpoint holds. They are the end of the file: whatever stands before
+    the last line of a step up to `last_step` stays, also steps of a larger number (where another batch size made the
+    run count anew). A torn last line is dropped too.
 
     Returns:
         The number of lines dropped.
     """
     path = folder / METRICS
-    if not path.exists():
-        return 0
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if (record := _parse(line)) is not None and int(record.get("step", 0)) <= last_step]
-    if len(kept) < len(lines):
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(partial, path)
-    return len(lines) - len(kept)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Speed since the last reading."""
-
-    images_per_second: float
-    data_wait: float  # share of the time spent waiting for the loader, 0 .. 1
-    seconds_left: float
-
-
-class Pace:
-    """Measures images per second, the share of time spent waiting for data, and the time left.
-
-    Time inside `paused()` (verification, checkpoints) counts for none of them.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-        self._start = clock()
-        self._images = self._steps = 0
-        self._waited = self._paused = 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around the request for the next batch."""
-        start = self._clock()
-        yield
-        self._waited += self._clock() - start
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around work that is not training."""
-        start = self._clock()
-        yield
-        self._paused += self._clock() - start
-
-    def add(self, images: int) -> None:
-        """One optimizer step on `images` images of all ranks."""
-        self._images += images
-        self._steps += 1
-
-    def read(self, steps_left: int) -> Reading:
-        """The speed since the last reading; starts a new one."""
-        now = self._clock()
-        seconds = max(now - self._start - self._paused, 1e-9)
-        per_step = seconds / max(self._steps, 1)
-        reading = Reading(self._images / seconds, min(1.0, self._waited / seconds), steps_left * per_step)
-        self._start, self._images, self._steps, self._waited, self._paused = now, 0, 0, 0.0, 0.0
-        return reading
-
-
-class Mean:
-    """Mean of what was added since it was last read."""
-
-    def __init__(self) -> None:
-        self._sum, self._count = 0.0, 0
-
-    def add(self, value: float) -> None:
-        """Adds one value."""
-        self._sum, self._count = self._sum + value, self._count + 1
-
-    def read(self) -> float:
-        """The mean; starts anew."""
-        mean = self._sum / max(self._count, 1)
-        self._sum, self._count = 0.0, 0
-        return mean
+    return cut_lines(path, lambda line: _step(line) <= last_step) if path.exists() else 0
 
 
 def memory_bytes() -> int:
@@ -193,20 +224,14 @@ def memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def format_seconds(seconds: float) -> str:
-    """`1:02:03`, with days in front where there are any."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    return (f"{days}d " if days else "") + f"{hour}:{minute:02d}:{second:02d}"
-
-
-def _parse(line: str) -> dict[str, Any] | None:
+def _step(line: bytes) -> float:
+    """The step of a line of metrics.jsonl; infinity where the line is damaged."""
     try:
         record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+    except (ValueError, RecursionError):
+        return math.inf
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) and not isinstance(step, bool) else math.inf
 
 
 def _jsonable(value: Any) -> Any:
