@@ -17,10 +17,11 @@ from torch._C._distributed_c10d import HashStore
 
 from utils.memory import keep_freed_memory
 
-# How long a rank waits for the others. Nothing that one rank does alone takes nearly as long; torch's own default for a
-# mixed backend is half an hour of silence after a rank has died.
+# How long a rank waits for the others, if nothing else is said. What one rank does alone takes far less; torch's own
+# default for a mixed backend is half an hour of silence after a rank has died.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 SAME_REQUEST_SECONDS = 3.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -44,7 +45,9 @@ class Ranks:
         return self.rank == 0
 
 
-def start_ranks(device: str | None = None, threads: int | None = None) -> Ranks:
+def start_ranks(
+    device: str | None = None, threads: int | None = None, *, timeout: timedelta = COLLECTIVE_TIMEOUT
+) -> Ranks:
     """Starts the process group of this run, also for a single process, and binds this process to its device.
 
     Under torchrun the launcher's variables say which rank this is; without it a group of one is made in memory, without
@@ -54,6 +57,7 @@ def start_ranks(device: str | None = None, threads: int | None = None) -> Ranks:
         device: "cpu" or "cuda"; None takes the GPUs where torch sees any.
         threads: CPU threads of this rank; None divides the cores this machine grants among its ranks (torchrun
             would otherwise leave every rank with one).
+        timeout: how long collectives wait for the other ranks before they fail.
 
     Raises:
         RankError: a group is running already, the launcher's variables are incomplete, or there are too few GPUs.
@@ -80,7 +84,7 @@ def start_ranks(device: str | None = None, threads: int | None = None) -> Ranks:
         raise RankError("several GPUs need NCCL, which this torch lacks: start one process, or use --device cpu")
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" and dist.is_nccl_available() else "gloo"
     if launched:
-        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT)
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
     else:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     return Ranks(rank, world_size, local_rank, local_world_size, chosen)
@@ -174,25 +178,31 @@ def average_buffers(module: nn.Module) -> None:
 
 
 class StopSignal:
-    """Remembers that SIGTERM or Ctrl-C arrived, so that the loop can finish its step and save.
+    """Remembers that this run was asked to stop, so that the loop can finish its step and save.
 
-    Batch systems send SIGTERM before they take a machine back, often both themselves and through the launcher: what
-    comes within a few seconds of the first is the same request, a later one ends the process as usual. The ranks must
-    agree on the step at which they stop: feed `requested` through a collective.
+    SIGTERM is what batch systems and launchers send before they take a machine back, SIGUSR1 what Slurm's `--signal`
+    and others send some time earlier, SIGINT is Ctrl-C. They arrive more than once (from the terminal and through the
+    launcher; early, and again when time is up), and always mean the same: only a later Ctrl-C ends the process at
+    once, a run that must end without saving takes SIGKILL. A rank whose torchrun has died was abandoned: it
+    counts as asked too. The ranks must agree on the step at which they stop: feed `requested` through a collective.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
-        self._previous = {kind: signal.signal(kind, self._on_signal) for kind in (signal.SIGTERM, signal.SIGINT)}
+        self.name = ""
+        self._previous = {kind: signal.signal(kind, self._on_signal) for kind in STOP_SIGNALS}
+        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has arrived."""
+        """Whether a signal has arrived, or the launcher has gone."""
+        if self._since is None and self._launcher is not None and os.getppid() != self._launcher:
+            self._since, self.name = time.monotonic(), "the end of its launcher"
         return self._since is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._since is None:
-            self._since = time.monotonic()
-        elif time.monotonic() - self._since > SAME_REQUEST_SECONDS:
-            signal.signal(number, self._previous[signal.Signals(number)])
+            self._since, self.name = time.monotonic(), signal.Signals(number).name
+        elif number == signal.SIGINT and time.monotonic() - self._since > SAME_REQUEST_SECONDS:
+            signal.signal(number, self._previous[signal.SIGINT])
             signal.raise_signal(number)
