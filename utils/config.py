@@ -5,25 +5,22 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
-import types
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from utils.config_arcface import is_arcface_torch, linear_decay_note, translate
 from utils.config_checks import check_together, missing_data_message
-from utils.config_keys import Config, check_values, default_of, hint_for, key_types
-from utils.config_values import ConfigError, did_you_mean, parse_literal
+from utils.config_files import CONFIGS, find_config, read_layers, shown
+from utils.config_keys import Config, check_values, config_keys, default_of, hint_for, key_types
+from utils.config_values import ConfigError, parse_literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+__all__ = ["CONFIGS", "Config", "ConfigError", "convert", "find_config", "load_config", "missing_data_message"]
 
-__all__ = ["Config", "ConfigError", "find_config", "load_config", "missing_data_message"]
-
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 COMMAND_LINE = "command line"
 
 
@@ -36,7 +33,7 @@ class _Merged:
     notes: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def add(self, values: Mapping[str, Any], where: str) -> None:
+    def add(self, values: Mapping[str, Any], where: str, lines: Mapping[str, int] | None = None) -> None:
         """Lays one layer over the others; another head takes its predecessor's options away."""
         native, notes, problems = translate(values, where)
         self.notes.update(notes)
@@ -48,7 +45,8 @@ class _Merged:
                 said = f"{where}: head = {native['head']!r} replaces {head_before} and its options {left!r}."
                 self.notes["head"] = said
         self.values.update(native)
-        self.origins.update(dict.fromkeys(native, where))
+        at = {name: f"{where}:{line}" for name, line in (lines or {}).items()}
+        self.origins.update({name: at.get(name, where) for name in native})
 
 
 def load_config(
@@ -61,11 +59,11 @@ def load_config(
 ) -> Config:
     """Reads a config file, lays the overrides over it and checks everything.
 
-    A `base.py` beside the file is read first, as arcface_torch does; without one, this project's configs/base.py.
+    A Python file is code and is run; YAML and JSON are data and are read. What they build on: `read_layers`.
 
     Args:
-        path_or_name: `configs/NAME.py`, `configs/NAME`, `configs.NAME` or `NAME`; looked for from the working
-            directory, then in this project.
+        path_or_name: `configs/NAME.py`, `configs/NAME`, `configs.NAME` or `NAME`, with .yaml, .yml or .json likewise;
+            looked for from the working directory, then in this project.
         overrides: `key=value` with Python literals; `head_options.margin=0.5` reaches into a dict.
         heads: name -> head class; given, the head's name and options are checked against the class.
         backbones: the names that `network` may have; None: not checked.
@@ -76,50 +74,27 @@ def load_config(
     """
     path = find_config(path_or_name)
     merged = _Merged()
-    base = path.parent / "base.py" if (path.parent / "base.py").is_file() else CONFIGS / "base.py"
-    files = [path] if path == base or not base.is_file() else [base, path]
-    written = {_shown(file): _run_file(file) for file in files}
-    for where, values in written.items():
-        merged.add(values, where)
+    layers = read_layers(path)
+    for layer in layers:
+        merged.add(layer.values, layer.where, layer.lines)
     _add_overrides(merged, overrides)
-    for where in [where for where, values in written.items() if is_arcface_torch(values)][-1:]:
+    for where in [layer.where for layer in layers if is_arcface_torch(layer.values)][-1:]:
         if "lr_power" not in merged.values:
             merged.add({"lr_power": 1.0}, where)
             merged.notes["lr_power"] = linear_decay_note(where)
     clean, problems = check_values(merged.values, merged.origins)
     merged.problems += problems
-    origins = {name: merged.origins.get(name, _shown(path)) for name in key_types()}
+    origins = {name: merged.origins.get(name, shown(path)) for name in key_types()}
     failed = frozenset(merged.values.keys() - clean.keys())
     merged.problems += check_together(
         clean, origins, failed, heads=heads, backbones=backbones, regularizers=regularizers
     )
     if merged.problems:
         raise ConfigError(dict.fromkeys(merged.problems))
+    name = layers[-1].name or path.stem
     if clean.get("output") is None:
-        clean["output"] = str(Path("work_dirs") / path.stem)
-    return Config(**clean, name=path.stem, source=_shown(path), notes=tuple(merged.notes.values()))
-
-
-def find_config(path_or_name: str | Path) -> Path:
-    """Returns the absolute path of a config given by path or name.
-
-    Raises:
-        ConfigError: there is none; the message says where it was looked for and what is there.
-    """
-    given = Path(path_or_name).expanduser()
-    dotted = str(path_or_name).removesuffix(".py")
-    spellings = [given] if given.suffix == ".py" else [given.with_name(given.name + ".py")]
-    if "/" not in dotted and "." in dotted:
-        spellings.append(Path(*dotted.split(".")).with_suffix(".py"))
-    folders = [Path.cwd(), Path.cwd() / "configs", CONFIGS.parent, CONFIGS]
-    for folder in folders:
-        for spelling in spellings:
-            if (folder / spelling).is_file():
-                return (folder / spelling).resolve()
-    known = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "base"))
-    looked = ", ".join(dict.fromkeys(str(folder) for folder in folders))
-    near = did_you_mean(given.stem, known)
-    raise ConfigError([f"{path_or_name}: there is no such config in {looked}.{near} Have: {', '.join(known)}."])
+        clean["output"] = str(Path("work_dirs") / name)
+    return Config(**clean, name=name, source=shown(path), notes=tuple(merged.notes.values()))
 
 
 def _add_overrides(merged: _Merged, overrides: Sequence[str]) -> None:
@@ -150,68 +125,49 @@ def _add_overrides(merged: _Merged, overrides: Sequence[str]) -> None:
             merged.origins[group] = COMMAND_LINE
 
 
-def _run_file(path: Path) -> dict[str, Any]:
-    """Executes a config file and returns its `config` as a plain dict of its own.
+def convert(config: Config, kind: str) -> str:
+    """A config as the text of a YAML or JSON file of the same name that gives an equal one.
 
-    `from configs.NAME import config` finds the files beside it, then this project's. Nothing it imports that way
-    outlives the call, so one file's changes to a shared `config` never reach another load.
+    Keys at their defaults are left out, unless configs/base.py sets them otherwise.
+
+    Args:
+        config: from `load_config`.
+        kind: "yaml" or "json".
     """
-    where = _shown(path)
-    namespace: dict[str, Any] = {"__name__": f"configs.{path.stem}", "__file__": str(path)}
+    values = config.to_dict()
+    below = {name: value for layer in read_layers(CONFIGS / "base.py") for name, value in layer.values.items()}
+    kept = {
+        name: values[name]
+        for name in config_keys()
+        if name in below or values[name] != json.loads(json.dumps(default_of(name)))
+    }
+    if kept.get("output") == str(Path("work_dirs") / config.name):
+        del kept["output"]
+    if kind == "json":
+        return json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+    # Every JSON value is YAML too, and quotes leave no text to be taken for a number.
+    return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in kept.items())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m utils.config`; returns the exit status."""
+    from utils.config_docs import render_docs
+
+    parser = argparse.ArgumentParser(prog="python -m utils.config", description="Print docs/config.md, or convert.")
+    parser.add_argument("--to", choices=("yaml", "json"), help="print CONFIG in this format instead")
+    parser.add_argument("config", nargs="?", help="a .py config is code and is run; .yaml and .json are only read")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+    if (options.to is None) != (options.config is None):
+        parser.error("--to and CONFIG belong together")
     try:
-        with _private_configs(path.parent):
-            exec(compile(path.read_bytes(), str(path), "exec"), namespace)
-    except SyntaxError as error:
-        raise ConfigError([f"{where}:{error.lineno}: this is not Python: {error.msg}."]) from error
-    except Exception as error:
-        line = _line_of(error, path)
-        raise ConfigError([f"{where}{line}: running the file raised {type(error).__name__}: {error}."]) from error
-    config = namespace.get("config")
-    if not isinstance(config, Mapping):
-        got = "does not set it" if config is None else f"sets it to a {type(config).__name__}"
-        raise ConfigError(
-            [f"{where}: a config file sets `config = edict()` and then `config.KEY = VALUE`, but this one {got}."]
-        )
-    return dict(config)
-
-
-@contextmanager
-def _private_configs(folder: Path) -> Iterator[None]:
-    """Gives one load a `configs` package of its own, made of the file's folder and this project's."""
-    package = types.ModuleType("configs")
-    package.__path__ = [str(folder), str(CONFIGS)]
-    kept = _take_configs()
-    sys.modules["configs"] = package
-    try:
-        yield
-    finally:
-        _take_configs()
-        sys.modules.update(kept)
-
-
-def _take_configs() -> dict[str, types.ModuleType]:
-    names = [name for name in sys.modules if name == "configs" or name.startswith("configs.")]
-    return {name: sys.modules.pop(name) for name in names}
-
-
-def _line_of(error: BaseException, path: Path) -> str:
-    traceback, line = error.__traceback__, ""
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            line = f":{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return line
-
-
-def _shown(path: Path) -> str:
-    """A path as a user would type it: from the working directory or this project where it lies below, else in full."""
-    for root in (Path.cwd().resolve(), CONFIGS.parent):
-        if path.is_relative_to(root):
-            return str(path.relative_to(root))
-    return str(path)
+        text = convert(load_config(options.config, options.overrides), options.to) if options.to else render_docs()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(text, end="")
+    return 0
 
 
 if __name__ == "__main__":
-    from utils.config_docs import render_docs
-
-    print(render_docs(), end="")
+    sys.exit(main(sys.argv[1:]))

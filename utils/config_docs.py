@@ -13,10 +13,21 @@ INTRODUCTION = """\
 
 <!-- written by: python -m utils.config > docs/config.md -->
 
-A config is a Python file that sets `config = edict()` and then `config.KEY = VALUE`; it may begin with
-`from configs.OTHER import config` and state what differs. A `base.py` beside it is read first. `key=value` arguments of
-`train.py` come last: Python literals, `lr=0.05 val_targets=lfw,agedb_30 head_options.margin=0.4`. Paths are relative to
-the working directory. Everything is checked before training starts, and all problems are reported at once.
+A config is a file of keys and values, in one of three forms. `key=value` arguments of `train.py` come last: Python
+literals, `lr=0.05 val_targets=lfw,agedb_30 head_options.margin=0.4`. Paths are relative to the working directory.
+Everything is checked before training starts, and all problems are reported at once.
+
+- **Python**, as in arcface_torch: sets `config = edict()` and then `config.KEY = VALUE`; may begin with
+  `from configs.OTHER import config` and state what differs. A `base.py` beside it is read first. **Such a file is a
+  program and is run with your rights: take one from strangers only after reading it, `base.py` and imports included.**
+- **YAML** (`.yaml`, `.yml`): lines of `KEY: VALUE`. Data, never run. `base: FILE` names another YAML or JSON file, or a
+  config of this project (`base: ms1m_base`), to build on; without it a `base.yaml`, `base.yml` or `base.json` beside the
+  file is read first. Values are YAML 1.2's: `true`, `false`, `null` (or `None`), `1e-4` a number, `off` and `no` text.
+  A key set twice, tags such as `!!python/name`, and `<<` are errors.
+- **JSON**: the same as one object. A run's own `config.json` is a config too, and repeats that run:
+  `python train.py work_dirs/NAME/config.json output=ELSEWHERE`.
+
+`python -m utils.config --to yaml CONFIG [key=value ...]` prints any config as YAML (`--to json`: as JSON).
 """
 
 ARCFACE = """

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 _ANYTHING = "any value"
+_LARGEST = 2**63 - 1  # what a seed, a size or a count can be
 
 
 class ConfigError(ValueError):
@@ -150,16 +151,16 @@ def _conform_union(value: Any, members: tuple[Any, ...]) -> Any:
 
 
 def _conform_number(value: Any, hint: type) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise WrongTypeError
     if isinstance(value, numbers.Integral):
+        if abs(int(value)) > _LARGEST:
+            raise WrongTypeError
         return float(value) if hint is float else int(value)
     number = float(value)
-    if hint is float:
-        return number
-    if not number.is_integer():
+    if not math.isfinite(number) or (hint is int and not number.is_integer()):
         raise WrongTypeError
-    return int(number)
+    return number if hint is float else int(number)
 
 
 def _freeze(value: Any) -> Any:
@@ -171,3 +172,22 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, numbers.Number) and not isinstance(value, (bool, int, float)):
         return value.item() if hasattr(value, "item") else value
     return value
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a config file that is data says: key -> value, and key -> the line that says it."""
+
+    values: dict[str, Any]
+    lines: dict[str, int]
+
+
+def misread(where: str, line: int | None, what: str) -> ConfigError:
+    """The error of one place of a text file."""
+    return ConfigError([f"{where}{'' if line is None else f':{line}'}: {what}."])
+
+
+def shortened(value: Any) -> str:
+    """A value in an error, however long it is."""
+    said = repr(value)
+    return said if len(said) <= 60 else said[:57] + "..."
