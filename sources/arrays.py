@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sources.base import SourceError
+from utils.class_index import ClassIndex
 from utils.images import ImageFormat
 
 
@@ -51,6 +52,10 @@ class ArraySource:
     def class_counts(self) -> np.ndarray:
         """Images per class, (num_classes,) int64."""
         return np.bincount(self._labels, minlength=self.num_classes).astype(np.int64)
+
+    def class_index(self) -> ClassIndex:
+        """Which images belong to each class."""
+        return ClassIndex.from_labels(self._labels, self.num_classes)
 
     def describe(self) -> dict[str, object]:
         """Kind, path, images, classes."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from utils.class_index import ClassIndex
 from utils.errors import DataError
 from utils.images import ImageFormat
 
@@ -36,6 +37,10 @@ class Source(Protocol):
 
     def class_counts(self) -> np.ndarray:
         """Images per class, (num_classes,) int64."""
+        ...
+
+    def class_index(self) -> ClassIndex:
+        """Which images belong to each class; asked for only where the sampler looks at classes, and kept by nobody."""
         ...
 
     def describe(self) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sources.base import SourceError
+from utils.class_index import ClassIndex
 from utils.errors import DataError
 from utils.images import ImageFormat, decode_image
 
@@ -99,6 +100,10 @@ class FolderSource:
     def class_counts(self) -> np.ndarray:
         """Images per class, (num_classes,) int64."""
         return self._counts.copy()
+
+    def class_index(self) -> ClassIndex:
+        """Which images belong to each class: they are numbered folder after folder."""
+        return ClassIndex.grouped(self._counts)
 
     def describe(self) -> dict[str, object]:
         """Kind, path, images, classes, entries that are not read, and the SHA-256 of all relative file names."""

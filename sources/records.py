@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sources.base import SourceError
+from utils.class_index import ClassIndex
 from utils.errors import DataError
 from utils.images import ImageFormat, decode_image
 from utils.recordio import RecordReader
@@ -70,6 +71,10 @@ class RecordSource:
     def class_counts(self) -> np.ndarray:
         """Images per class, (num_classes,) int64; from the identity records, without touching the images."""
         return self.reader.class_counts()
+
+    def class_index(self) -> ClassIndex:
+        """Which images belong to each class; from the identity records, or else from the header of every image."""
+        return self.reader.class_index()
 
     def describe(self) -> dict[str, object]:
         """Kind, path, images, classes, layout and the SHA-256 of the .idx, which pins every record's place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sources.base import SourceError
+from utils.class_index import ClassIndex
 from utils.images import FACE, ImageFormat
 from utils.permutation import keyed_hash
 
@@ -46,6 +47,10 @@ class SyntheticSource:
         """Images per class, (num_classes,) int64."""
         whole, rest = divmod(self._num_images, self.num_classes)
         return whole + (np.arange(self.num_classes) < rest).astype(np.int64)
+
+    def class_index(self) -> ClassIndex:
+        """Which images belong to each class: the classes take turns."""
+        return ClassIndex(self.class_counts(), np.arange(self.num_classes, dtype=np.int64), stride=self.num_classes)
 
     def describe(self) -> dict[str, object]:
         """Kind, path (there is none), images, classes."""

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from utils.permutation import derive_keys, permutation_rounds, permute
 
 _ORDER = 1  # key stream of the seed; augmentation has another
+
+
+class Order(Protocol):
+    """Which image an epoch shows at each of its positions: a pure function of (seed, epoch, position).
+
+    Any position can be asked for alone, so ranks and workers agree without talking and a run resumes anywhere.
+    """
+
+    @property
+    def num_images(self) -> int:
+        """Positions of an epoch: as many as the set has images."""
+        ...
+
+    @property
+    def repeats(self) -> bool:
+        """Whether an image may come more than once in an epoch."""
+        ...
+
+    def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """The images at any positions of an epoch, int64 of the same length."""
+        ...
 
 
 class EpochOrder:
@@ -15,6 +38,8 @@ class EpochOrder:
     Nothing is shuffled or stored, so an epoch of 42 million images starts as fast as one of 100, any batch can be
     computed alone, and every rank and worker agrees without talking.
     """
+
+    repeats = False
 
     def __init__(self, num_images: int, seed: int) -> None:
         """`num_images` >= 1; `seed` >= 0.

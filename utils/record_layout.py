@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.class_index import ClassIndex
 from utils.record_framing import RecordError, unpack_header
 
 if TYPE_CHECKING:
@@ -58,12 +59,23 @@ class SetLayout:
         counts = self._counts_from_identities(reader)
         if counts is not None:
             return counts
+        return np.bincount(self._labels(reader), minlength=self.num_classes(reader))
+
+    def class_index(self, reader: RecordReader) -> ClassIndex:
+        """Which images belong to each class; raises RecordError where a label is no class."""
+        counts = self._counts_from_identities(reader)
+        if counts is not None:
+            return ClassIndex.grouped(counts)
+        return ClassIndex.from_labels(self._labels(reader), self.num_classes(reader))
+
+    def _labels(self, reader: RecordReader) -> np.ndarray:
+        """Every image's label, int64 (images,), each from its own header."""
         num_classes = self.num_classes(reader)
         labels = reader.labels(self.image_keys)
         broken = np.flatnonzero(~((labels >= 0) & (labels < num_classes) & (labels == np.floor(labels))))
         if len(broken):
             reader.label(int(self.image_keys[broken[0]]))  # raises with the full story
-        return np.bincount(labels.astype(np.int64), minlength=num_classes)
+        return labels.astype(np.int64)
 
     def _counts_from_identities(self, reader: RecordReader) -> np.ndarray | None:
         """Counts from the identity records, one header each; None where they are missing or do not fit the images."""

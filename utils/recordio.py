@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.class_index import ClassIndex
 from utils.record_framing import (
     FIRST,
     HEADER,
@@ -69,9 +70,7 @@ class RecordReader:
         with self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if self._size not in (-1, size):
-                reason = (
-                    f"it had {self._size} bytes when it was first opened, now {size}; start again with the new file"
-                )
+                reason = f"it had {self._size} bytes when it was first opened, now {size}; start again with it"
                 raise RecordError(self.path, None, None, reason)
             self._size = size
             # An empty file cannot be mapped; it reads as a set without records.
@@ -108,8 +107,7 @@ class RecordReader:
             found = self._sorted_rows[places]
             unknown = self._sorted_keys[places] != wanted
         if unknown.any():
-            key = int(wanted[unknown][0])
-            raise KeyError(f"{self.path}: no record has key {key}; the set has {len(self.keys)} records")
+            raise KeyError(f"{self.path}: no record has key {wanted[unknown][0]}; the set has {len(self.keys)} records")
         return found
 
     def offset(self, key: int) -> int:
@@ -150,8 +148,7 @@ class RecordReader:
 
     def end(self, key: int) -> int:
         """The byte behind the record and its padding; RecordError where the record is damaged."""
-        if self._data.nbytes != self._size:
-            self._reopen()
+        self._reopen()
         return join_parts(self._data, self.offset(key), str(self.path), key)[1]
 
     def read(self, key: int) -> bytes:
@@ -203,8 +200,7 @@ class RecordReader:
         Raises:
             RecordError: where a record does not begin at its offset.
         """
-        if self._data.nbytes != self._size:
-            self._reopen()
+        self._reopen()
         offsets = self._offsets[self.rows(keys)]
         words = np.frombuffer(self._data, dtype="<u4", count=self._size // 4)
         starts = offsets // 4
@@ -227,6 +223,10 @@ class RecordReader:
     def class_counts(self) -> np.ndarray:
         """Images per class, int64 (num_classes,); from the identity records where the set has sound ones."""
         return self._layout.class_counts(self)
+
+    def class_index(self) -> ClassIndex:
+        """Which images belong to each class; from the identity records, or else from the header of every image."""
+        return self._layout.class_index(self)
 
     def _reopen(self) -> None:
         if self._size > 0 and self._data.nbytes == 0:
