@@ -22,8 +22,8 @@ Everything is checked before training starts, and all problems are reported at o
   program and is run with your rights: take one from strangers only after reading it, `base.py` and imports included.**
 - **YAML** (`.yaml`, `.yml`): lines of `KEY: VALUE`. Data, never run. `base: FILE` names another YAML or JSON file, or a
   config of this project (`base: ms1m_base`), to build on; without it a `base.yaml`, `base.yml` or `base.json` beside
-  the file is read first. Values are YAML 1.2's: `true`, `false`, `null` (or `None`), `1e-4` a number, `off` and `no` text.
-  A key set twice, tags such as `!!python/name`, and `<<` are errors.
+  the file is read first. Values are YAML 1.2's: `true`, `false`, `null` (or `None`), `1e-4` a number, `off` and `no`
+  text. A key set twice, tags such as `!!python/name`, and `<<` are errors.
 - **JSON**: the same as one object. A run's own `config.json` is a config too, and repeats that run:
   `python train.py work_dirs/NAME/config.json output=ELSEWHERE`.
 
