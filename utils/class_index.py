@@ -34,11 +34,15 @@ class ClassIndex:
 
     @classmethod
     def from_labels(cls, labels: np.ndarray, num_classes: int) -> ClassIndex:
-        """The index of a set in any order; labels (N,) are whole numbers in [0, num_classes)."""
-        grouped = cls.grouped(np.bincount(labels, minlength=num_classes))
-        if len(labels) < 2 or bool((labels[1:] >= labels[:-1]).all()):
+        """The index of a set in any order; labels (N,) are whole numbers below num_classes.
+
+        An image with a negative label is in no class.
+        """
+        unknown = int((labels < 0).sum())
+        grouped = cls.grouped(np.bincount(labels[labels >= 0] if unknown else labels, minlength=num_classes))
+        if not unknown and bool((labels[1:] >= labels[:-1]).all()):
             return grouped
-        by_class = np.argsort(labels, kind="stable")
+        by_class = np.argsort(labels, kind="stable")[unknown:]
         small = len(labels) <= np.iinfo(np.int32).max
         return cls(grouped.counts, grouped.first, images=by_class.astype(np.int32 if small else np.int64))
 

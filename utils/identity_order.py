@@ -41,9 +41,9 @@ def build_order(source: Indexed, sampler: str, images_per_identity: int, seed: i
     if sampler == "uniform":
         return EpochOrder(len(source), seed)
     if sampler == "class_balanced":
-        return ClassBalancedOrder(source.class_index(), seed)
+        return ClassBalancedOrder(source.class_index(), len(source), seed)
     if sampler == "identities":
-        return IdentityOrder(source.class_index(), seed, images_per_identity, global_batch_size)
+        return IdentityOrder(source.class_index(), len(source), seed, images_per_identity, global_batch_size)
     raise ValueError(f"build_order: sampler {sampler!r} is unknown; allowed: {', '.join(SAMPLERS)}")
 
 
@@ -57,10 +57,10 @@ class _ClassOrder:
 
     repeats = True
 
-    def __init__(self, name: str, index: ClassIndex, seed: int) -> None:
-        self.num_images, self.seed = int(index.counts.sum()), seed
-        if self.num_images < 1:
-            raise ValueError(f"{name}: the set has no images, at least 1 is needed")
+    def __init__(self, name: str, index: ClassIndex, num_images: int, seed: int) -> None:
+        self.num_images, self.seed = num_images, seed
+        if not 1 <= index.counts.sum() <= num_images:
+            raise ValueError(f"{name}: {index.counts.sum()} of {num_images} images are in a class, at least 1 must be")
         if seed < 0:
             raise ValueError(f"{name}: seed is {seed}, a whole number >= 0 is needed")
         self._name, self._index = name, index
@@ -97,13 +97,13 @@ class ClassBalancedOrder(_ClassOrder):
     across epochs too (the incomplete round shows what the next epoch begins with).
     """
 
-    def __init__(self, index: ClassIndex, seed: int) -> None:
-        """Takes the classes of a set with at least one image; `seed` >= 0.
+    def __init__(self, index: ClassIndex, num_images: int, seed: int) -> None:
+        """Takes the classes of a set of `num_images`, of which at least one is in a class; `seed` >= 0.
 
         Raises:
             ValueError: where either is out of range.
         """
-        super().__init__("ClassBalancedOrder", index, seed)
+        super().__init__("ClassBalancedOrder", index, num_images, seed)
         self._whole_rounds = self.num_images // self.num_classes
 
     def at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
@@ -127,11 +127,14 @@ class IdentityOrder(_ClassOrder):
     fewer images than a group repeats them within it.
     """
 
-    def __init__(self, index: ClassIndex, seed: int, images_per_identity: int, global_batch_size: int) -> None:
-        """Takes the classes of a set with at least one image.
+    def __init__(
+        self, index: ClassIndex, num_images: int, seed: int, images_per_identity: int, global_batch_size: int
+    ) -> None:
+        """Takes the classes of a set.
 
         Args:
-            index: of the set.
+            index: of the set, with at least one image.
+            num_images: of the set; those without a class never come.
             seed: >= 0.
             images_per_identity: images of a group, >= 1.
             global_batch_size: images of all ranks in a batch; a last group is cut where it is no multiple of the group.
@@ -139,7 +142,7 @@ class IdentityOrder(_ClassOrder):
         Raises:
             ValueError: an argument out of range.
         """
-        super().__init__("IdentityOrder", index, seed)
+        super().__init__("IdentityOrder", index, num_images, seed)
         if images_per_identity < 1 or global_batch_size < 1:
             raise ValueError(
                 f"IdentityOrder: groups of {images_per_identity} in batches of {global_batch_size}; at least 1 each"

@@ -24,11 +24,11 @@ def labels_of(counts: list[int]) -> np.ndarray:
 
 
 def balanced(counts: list[int], seed: int = 5) -> ClassBalancedOrder:
-    return ClassBalancedOrder(index_of(counts), seed)
+    return ClassBalancedOrder(index_of(counts), sum(counts), seed)
 
 
 def groups(counts: list[int], size: int, batch: int, seed: int = 5) -> IdentityOrder:
-    return IdentityOrder(index_of(counts), seed, size, batch)
+    return IdentityOrder(index_of(counts), sum(counts), seed, size, batch)
 
 
 def epoch_of(order: Order, epoch: int) -> np.ndarray:
@@ -188,6 +188,15 @@ def test_one_class_and_one_image() -> None:
     assert epoch_of(groups([1], 4, 8), 3).tolist() == [0]
 
 
+def test_images_without_a_class_never_come() -> None:
+    labels = np.array([1, -1, 0, 1, -1, 0, 2, 2])
+    index = ClassIndex.from_labels(labels, 3)
+    for order in (ClassBalancedOrder(index, 8, 5), IdentityOrder(index, 8, 5, 2, 4)):
+        seen = np.concatenate([epoch_of(order, epoch) for epoch in range(20)])
+        assert len(seen) == 160
+        assert set(seen.tolist()) == {0, 2, 3, 5, 6, 7}
+
+
 class Numbered:
     def __init__(self) -> None:
         self.asked = 0
@@ -216,7 +225,7 @@ def test_build_order_asks_for_classes_only_where_it_must() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: balanced([0, 0]), "ClassBalancedOrder: the set has no images"),
+        (lambda: balanced([0, 0]), "ClassBalancedOrder: 0 of 0 images are in a class"),
         (lambda: balanced([2], -1), "seed is -1"),
         (lambda: groups([2], 0, 4), "groups of 0 in batches of 4"),
         (lambda: balanced([2]).at(0, np.array([2])), "ClassBalancedOrder: positions are not within 0 .. 1"),
