@@ -1,0 +1,94 @@
+"""One image of a source, and what takes its place where it cannot be read. No batches and no order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from sources.base import Source, SourceError
+from utils.bad_records import BadImage
+from utils.errors import DataError
+from utils.permutation import derive_keys
+
+POLICIES = ("stop", "skip")
+MAX_TRIES = 256  # with half of a set bad, they all fail once in 10**77 times
+_SUBSTITUTE = 5  # key stream of the seed; order, augmentation and samplers have others
+
+
+def substitutes(index: int, num_images: int, seed: int, epoch: int) -> Iterator[int]:
+    """Images to try in place of `index`, one after the other: a function of the arguments alone.
+
+    So every rank, number of workers and resumed run puts the same image there. The walk begins anywhere and moves by a
+    step that shares no divisor with the size: it shows no image twice, reaches all of a small set, and leaves a damaged
+    stretch of a file at once.
+
+    Args:
+        index: the image to replace; never among the results.
+        num_images: of the set.
+        seed, epoch: another walk for each.
+    """
+    start, step = derive_keys(2, seed, epoch, _SUBSTITUTE, index).tolist()
+    step %= num_images
+    while math.gcd(step, num_images) != 1:
+        step = (step + 1) % num_images
+    image = start % num_images
+    for _ in range(min(num_images, MAX_TRIES)):
+        if image != index:
+            yield image
+        image = (image + step) % num_images
+
+
+class ImageReader:
+    """Reads images of a source by one of two policies: a bad image is an error, or another stands in for it."""
+
+    def __init__(self, source: Source, seed: int, bad_records: str) -> None:
+        """Takes the source, the seed of the substitutes, and "stop" or "skip".
+
+        Raises:
+            ValueError: another policy.
+        """
+        if bad_records not in POLICIES:
+            raise ValueError(f"bad_records {bad_records!r} is unknown; allowed: {', '.join(POLICIES)}")
+        self._source, self._seed, self._skips = source, seed, bad_records == "skip"
+
+    def read(self, index: int, epoch: int, bad: list[BadImage]) -> tuple[np.ndarray, int]:
+        """Image and label of `index`, or with "skip" of what stands in for it; bad images met are added to `bad`.
+
+        Raises:
+            DataError: the image is bad ("stop"), or MAX_TRIES others (all of a smaller set) are bad too.
+        """
+        try:
+            return self._read(index)
+        except DataError as error:
+            if not self._skips:
+                raise
+            first = BadImage.from_error(index, error, self._path)
+        bad.append(first)
+        tries = 0
+        for other in substitutes(index, len(self._source), self._seed, epoch):
+            try:
+                return self._read(other)
+            except DataError as error:
+                bad.append(BadImage.from_error(other, error, self._path))
+                tries += 1
+        raise SourceError(
+            f"{first}. None of the {tries} images tried in its place can be read either, the last of them {bad[-1]}. "
+            "Is the set readable at all?"
+        )
+
+    def _read(self, index: int) -> tuple[np.ndarray, int]:
+        try:
+            image, label = self._source.read(index)
+        except DataError as error:
+            raise error.within(f"image {index} of {self._path}") from None
+        shape = self._source.image_format.shape
+        if image.shape != shape:
+            raise SourceError(f"image {index} has shape {image.shape}, the source promises {shape}")
+        return image, label
+
+    @cached_property
+    def _path(self) -> str:
+        return str(self._source.describe()["path"])  # may hash an index: only where something is wrong
