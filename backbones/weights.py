@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from backbones.registry import BACKBONES
+from utils.torch_files import TorchFileError, check_torch_file
 
 Shape = tuple[int | str, ...]  # a string names a dimension that the caller chooses
 # What wrappers put before every key: DistributedDataParallel and torch.compile.
@@ -38,7 +38,8 @@ def strip_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a backbone's state dict from a ``model.pt``, a ``backbone.pth`` or an arcface_torch training checkpoint.
 
-    Only tensors and plain containers are unpickled, so a downloaded file cannot run code.
+    Only tensors and plain containers are unpickled, so a downloaded file cannot run code; sizes that the file
+    announces are compared with what it holds before torch reads it.
 
     Args:
         path: the file, as ``torch.save`` wrote it.
@@ -55,13 +56,15 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         beside = sorted(p.name for p in (path if path.is_dir() else path.parent).glob("*.pt*"))
         raise WeightsError(f"{path}: {what}; weights there: {', '.join(beside) or 'none'}")
     try:
+        with path.open("rb") as stream:
+            check_torch_file(stream, path.stat().st_size)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except TorchFileError as error:
         raise WeightsError(
             f"{path}: refused, because it is damaged or holds other objects than tensors "
             f"({_first_line(error)}). Save a plain state dict: torch.save(model.state_dict(), path)"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except Exception as error:  # torch's readers raise nearly anything on a damaged file
         raise WeightsError(f"{path}: not a file that torch.save wrote, or cut short ({_first_line(error)})") from error
     for key in NESTED:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):

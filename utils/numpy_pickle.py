@@ -15,10 +15,10 @@ _MAX_NAME = 64
 
 
 def load_arrays(content: bytes, what: str, *, dicts: bool = False) -> Any:
-    """Reads a pickle of lists, tuples, bytes, text, whole numbers, bools and arrays, with dicts where they are asked for.
+    """Reads a pickle of lists, tuples, bytes, text, whole numbers, bools and arrays; with dicts where asked for.
 
-    No global is imported: what numpy 1, numpy 2 and Python 2 pickles refer to is answered by stand-ins that only look at
-    bytes which are in the file and copy none of them. Memory is at most 128 times the file, whatever the file says.
+    No global is imported: what numpy 1, numpy 2 and Python 2 pickles refer to is answered by stand-ins that only look
+    at bytes which are in the file and copy none of them. Memory is at most 128 times the file, whatever the file says.
 
     Args:
         content: the whole file.

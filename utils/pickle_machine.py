@@ -200,6 +200,8 @@ class _Machine:
 
     def build(self) -> None:
         state = self.stack.pop()
+        if type(self.stack[-1]) is dict and type(state) is dict:
+            return  # the attributes of an OrderedDict, which nobody asks for
         if not isinstance(self.stack[-1], StandIn):
             self.refuse(f"a {type(self.stack[-1]).__name__} is given a state")
         self.stack[-1].restore(state)
@@ -244,7 +246,8 @@ _ACTIONS: dict[str, Callable[[_Machine], Any]] = {
     "\x94": lambda m: m.memo.append(m.stack[-1]),
     "q": lambda m: m.memoize(m.number(1)), "r": lambda m: m.memoize(m.number(4)),
     "h": lambda m: m.recall(1), "j": lambda m: m.recall(4),
-    "N": lambda m: m.stack.append(None), "\x88": lambda m: m.stack.append(True), "\x89": lambda m: m.stack.append(False),
+    "N": lambda m: m.stack.append(None),
+    "\x88": lambda m: m.stack.append(True), "\x89": lambda m: m.stack.append(False),
     "J": lambda m: m.stack.append(_INT32.unpack(m.take(4))[0]),
     "K": lambda m: m.stack.append(m.number(1)),
     "M": lambda m: m.stack.append(int.from_bytes(m.take(2), "little")),
