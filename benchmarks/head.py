@@ -3,18 +3,21 @@
 Usage: python -m benchmarks.head [--arcface-torch DIR] [--head cosface|arcface] [--threads N] [--rounds 7]
        python -m benchmarks.head --heads all        what every registered head costs, relative to softmax
 
-Times: one process, contestants in turn within each round. Memory: a process each, its peak less what it held after its
-imports and less weights and momentum. With --sample-rate the step is repeated with that share of the classes, and with
---grow times as many classes of which as many take part as before.
+Times: in a process of their own for each contestant and round, each with the memory settings it ships with; and in one
+process, contestants in turn within each round, with the same settings for all. Memory: a process each, its peak less
+what it held after its imports and less weights and momentum. With --sample-rate the step is repeated with that share of
+the classes, and with --grow times as many classes of which as many take part as before.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +101,7 @@ def beside_the_peer(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if options.sample_rate < 1:
         settings["sampled"] = replace(full, rate=options.sample_rate)
     # Children first: what this process holds later would leave them less memory.
-    memory = {key: memory_of(setting, peer) for key, setting in settings.items()}
+    memory = {key: as_shipped(setting, peer, options.rounds) for key, setting in settings.items()}
     data: dict[str, Any] = {"rounds": options.rounds, "peer": peer.describe() if peer else reason, "results": {}}
     parts: list[str] = [reason] if reason else []
     with nullcontext() if peer is None else peer.running():
@@ -111,14 +114,21 @@ def beside_the_peer(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     return "\n\n".join(parts), data
 
 
-def memory_of(setting: Setting, peer: ArcFaceTorch | None) -> dict[str, dict[str, Any]]:
-    """What a child per contestant reports."""
+def as_shipped(setting: Setting, peer: ArcFaceTorch | None, rounds: int) -> dict[str, dict[str, Any]]:
+    """What a child per contestant and round reports, in turn: the first one's memory, the median seconds of each."""
     found: dict[str, dict[str, Any]] = {}
-    for name in (OURS, PEER) if peer else (OURS,):
+
+    def run(name: str) -> float:
         clone = [f"--arcface-torch={peer.directory}"] if peer and name == PEER else []
-        arguments = [name, *setting.arguments(), "--steps=2", *clone]
-        found[name] = run_child("benchmarks.head_step", arguments, threads=torch.get_num_threads())
-    return found
+        steps = 3 if setting.rate == 1 else 15
+        arguments = [name, *setting.arguments(), f"--steps={steps}", *clone]
+        report = run_child("benchmarks.head_step", arguments, threads=torch.get_num_threads())
+        found.setdefault(name, report)
+        return float(statistics.median(report["seconds"]))
+
+    names = (OURS, PEER) if peer else (OURS,)
+    values = alternate({name: partial(run, name) for name in names}, rounds)
+    return {name: {**found[name], "seconds_by_round": values[name]} for name in names}
 
 
 def times_of(
@@ -172,6 +182,11 @@ def described(setting: Setting, result: Mapping[str, Any], grown: Setting) -> li
     if PEER in summaries:
         extra = memory[PEER]["extra_bytes"] / max(1, memory[OURS]["extra_bytes"])
         notes.append(f"Ours is {summaries[PEER].ratio:.2f} times as fast, in 1/{extra:.1f} of the extra memory.")
+        shipped = summarize({name: memory[name]["seconds_by_round"] for name in (OURS, PEER)}, OURS)
+        notes.append(
+            f"Each as it ships, in a process of its own: {shipped[OURS].median * 1e3:.0f} ms beside "
+            f"{shipped[PEER].median * 1e3:.0f} ms, {shipped[PEER].ratio:.2f} times as fast."
+        )
         if setting.rate == 1:
             pairs = zip(losses[OURS], losses[PEER], strict=True)
             worst = max(abs(own - other) / max(abs(other), 1e-6) for own, other in pairs)

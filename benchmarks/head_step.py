@@ -136,7 +136,7 @@ def ours(setting: Setting, head_options: dict[str, Any] | None = None) -> Layer:
         result: Tensor = fc(embeddings, labels, step=step)
         return result
 
-    return Layer(setting, loss, optimizer, fc.weight.detach(), lambda: [gradient for _, gradient in fc.row_gradients()])
+    return Layer(setting, loss, optimizer, fc.weight.detach(), lambda: [row.gradient for row in fc.row_gradients()])
 
 
 def theirs(peer: ArcFaceTorch, setting: Setting) -> Layer:

@@ -239,8 +239,9 @@ def one_pass(fc: PartialFC, embeddings: Tensor, labels: Tensor, step: int, draw:
     leaf = embeddings.clone().requires_grad_()
     (loss := fc(leaf, labels, step=step, micro_step=draw)).backward()
     gradient = torch.zeros_like(fc.weight)
-    for rows, values in fc.row_gradients():
-        gradient.index_add_(0, torch.arange(len(gradient)) if rows is None else rows, values)
+    for waiting in fc.row_gradients():
+        rows = torch.arange(len(gradient)) if waiting.rows is None else waiting.rows
+        gradient.index_add_(0, rows, waiting.gradient)
     fc.clear_gradients()
     stats, own = fc.last_statistics, leaf.grad
     return Pass(loss.item(), stats, gradient, own, len(fc.sampled_classes))  # type: ignore[arg-type]  # both are set

@@ -17,6 +17,7 @@ from losses.options import EngineOptions
 from losses.products import has_bfloat16_products
 from losses.prototype_optimizer import PrototypeOptimizer
 from losses.regularizers import build_regularizers
+from losses.sampled_rows import RowGradient, SampledRows
 from losses.sampling import ClassSample, mixed_seed, refuse_labels, sample_classes
 from losses.sharding import as_global, as_local, class_block, initial_prototypes
 from losses.statistics import Batch, class_statistics
@@ -82,7 +83,7 @@ class PartialFC(nn.Module):
             wants_hardest_cosine=any(term.wants_hardest_cosine for term, _ in self.regularizers),
         )
         self.last_statistics: ClassStatistics | None = None
-        self._sampled: list[tuple[Tensor, Tensor]] = []  # (rows, leaf whose .grad belongs to them), one per backward
+        self._sampled = SampledRows()
         self._rows: Tensor | None = None
         head.setup(num_classes, class_counts)
         check_head(head, num_classes, self.options)
@@ -140,35 +141,20 @@ class PartialFC(nn.Module):
         """Optimizer of the prototypes and the head's parameters: "sgd" (momentum, weight_decay) or "adamw"."""
         return PrototypeOptimizer(self, kind, lr, **options)
 
-    def row_gradients(self) -> list[tuple[Tensor | None, Tensor]]:
-        """Gradients waiting for the optimizer: (rows or None for all, (R, ...)); rows of micro-batches are merged."""
-        pieces = [(rows, leaf.grad) for rows, leaf in self._sampled if leaf.grad is not None]
-        waiting = [(rows, leaf) for rows, leaf in self._sampled if leaf.grad is None]  # their backward is still to come
-        if self.weight.grad is not None:  # all rows, where a larger batch left nothing to sample from
-            for rows, gradient in pieces:
-                self.weight.grad.index_add_(0, rows, gradient)
-            self._sampled = waiting
-            return [(None, self.weight.grad)]
-        if len(pieces) <= 1:
-            return list(pieces)
-        # Accumulated micro-batches sampled different rows. Their union has a size that only the device knows: the one
-        # place, once per accumulated step, that waits for it.
-        union, places = torch.unique(torch.cat([rows for rows, _ in pieces]), return_inverse=True)
-        merged = self.weight.new_zeros(union.shape[0], *self.weight.shape[1:])
-        merged.index_add_(0, places, torch.cat([gradient for _, gradient in pieces]))
-        self._sampled = [(union, _with_gradient(merged)), *waiting]
-        return [(union, merged)]
+    def row_gradients(self) -> list[RowGradient]:
+        """Gradients waiting for the optimizer, at most one; rows of micro-batches are merged."""
+        return self._sampled.gradients(self.weight)
 
     def squared_grad_norm(self) -> Tensor:
         """Sum of squares of this rank's prototype gradients, 0-dim; non-finite as soon as one of them is."""
         total = self.weight.new_zeros(())
-        for _, gradient in self.row_gradients():
-            total = total + torch.linalg.vector_norm(gradient).square()
+        for waiting in self.row_gradients():
+            total = total + torch.linalg.vector_norm(waiting.gradient).square()
         return total
 
     def scale_grads_(self, factor: Tensor | float) -> None:
         """Multiplies the gradients of prototypes and head in place: averaging, unscaling, clipping."""
-        gradients = [gradient for _, gradient in self.row_gradients()]
+        gradients = [waiting.gradient for waiting in self.row_gradients()]
         gradients += [parameter.grad for parameter in self.head.parameters() if parameter.grad is not None]
         for gradient in gradients:
             gradient.mul_(factor)
@@ -176,7 +162,7 @@ class PartialFC(nn.Module):
     def clear_gradients(self) -> None:
         """Forgets the gradients of prototypes and head."""
         self.weight.grad = None
-        self._sampled = []
+        self._sampled.clear()
         for parameter in self.head.parameters():
             parameter.grad = None
 
@@ -204,11 +190,7 @@ class PartialFC(nn.Module):
         self._rows = sample.rows
         if sample.rows is None:
             return self.weight, sample
-        active = self.weight.detach().index_select(0, sample.rows)
-        if torch.is_grad_enabled() and self.weight.requires_grad:
-            active.requires_grad_()
-            self._sampled.append((sample.rows, active))
-        return active, sample
+        return self._sampled.take(self.weight, sample.rows), sample
 
     def _batch(
         self, everyone: Tensor, labels: Tensor, weight: Tensor, column: Tensor, step: int, micro_step: int
@@ -240,9 +222,3 @@ class PartialFC(nn.Module):
                 f"batch_sizes must give the batch of each of the {world_size} ranks, and {embeddings.shape[0]} for "
                 f"rank {rank}; got {list(batch_sizes)}"
             )
-
-
-def _with_gradient(gradient: Tensor) -> Tensor:
-    leaf = torch.zeros_like(gradient)
-    leaf.grad = gradient
-    return leaf

@@ -60,10 +60,15 @@ class PrototypeOptimizer:
     @torch.no_grad()
     def step(self) -> None:
         """Moves the rows that have a gradient."""
-        for rows, gradient in self.fc.row_gradients():
-            for first in range(0, gradient.shape[0], _ROWS_PER_BLOCK):
+        for waiting in self.fc.row_gradients():
+            rows, held = waiting.rows, waiting.values
+            for first in range(0, waiting.gradient.shape[0], _ROWS_PER_BLOCK):
                 block = slice(first, first + _ROWS_PER_BLOCK)
-                self._update(block if rows is None else rows[block], gradient[block])
+                self._update(
+                    block if rows is None else rows[block],
+                    waiting.gradient[block],
+                    None if held is None else held[block],
+                )
         # The fused kernel does not: without it a graph of the old weights would run backward on the new ones unnoticed.
         torch.autograd.graph.increment_version(self.fc.weight)
         if self._head_optimizer is not None:
@@ -93,12 +98,14 @@ class PrototypeOptimizer:
         if self._head_optimizer is not None and "head" in state:
             self._head_optimizer.load_state_dict(state["head"])
 
-    def _update(self, rows: slice | Tensor, gradient: Tensor) -> None:
-        """One block: a slice updates in place, an index gathers, updates and writes back."""
+    def _update(self, rows: slice | Tensor, gradient: Tensor, held: Tensor | None) -> None:
+        """One block: a slice updates in place, an index gathers (but the weights that are held), updates, writes back."""
         group, names = self.param_groups[0], _STATE[self.kind]
         wholes = [self.fc.weight.detach(), *(self.state[name] for name in names)]
         # index_select, because indexing with a tensor takes several times as long on CPU
-        values = [whole[rows] if isinstance(rows, slice) else whole.index_select(0, rows) for whole in wholes]
+        read = wholes if held is None else wholes[1:]
+        values = [whole[rows] if isinstance(rows, slice) else whole.index_select(0, rows) for whole in read]
+        values = values if held is None else [held, *values]
         if self.kind == "sgd":
             _sgd(values, gradient, group)
         else:

@@ -162,10 +162,12 @@ def test_the_command_without_a_peer(
 
 
 def test_what_the_table_says_by_hand() -> None:
-    memory = {"peak_bytes": 900 << 20, "extra_bytes": 50 << 20, "gradient_bytes": 10 << 20}
+    memory = {
+        "peak_bytes": 900 << 20, "extra_bytes": 50 << 20, "gradient_bytes": 10 << 20, "seconds_by_round": [0.1, 0.2],
+    }  # fmt: skip
     result = {
         "seconds": {OURS: [0.2, 0.25, 0.4], PEER: [1.0, 1.0, 1.2], PRODUCTS: [0.1, 0.15, 0.2]},
-        "memory": {OURS: memory, PEER: {**memory, "extra_bytes": 200 << 20}},
+        "memory": {OURS: memory, PEER: {**memory, "extra_bytes": 200 << 20, "seconds_by_round": [0.3, 0.4]}},
         "losses": {OURS: [2.0, 4.0], PEER: [2.0, 4.0004]},
     }
     size, rows, notes = head.described(Setting(1000), result, Setting(10_000))
@@ -176,6 +178,7 @@ def test_what_the_table_says_by_hand() -> None:
     assert "take 50% of our time" in notes
     assert "4.00 times as fast, in 1/4.0 of the extra memory" in notes
     assert "differ by at most 1e-04" in notes
+    assert "in a process of its own: 150 ms beside 350 ms, 2.50 times as fast" in notes
 
 
 @pytest.mark.slow

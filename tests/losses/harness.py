@@ -88,8 +88,8 @@ def forward(fc: PartialFC, embeddings: Tensor, labels: Tensor, case: Case, **ste
 def prototype_gradient(fc: PartialFC) -> Tensor:
     """(C_local, D) or (C_local, K, D) gradient of this rank's prototypes, zeros where nothing was sampled."""
     gradient = torch.zeros_like(fc.weight)
-    for rows, part in fc.row_gradients():
-        gradient[slice(None) if rows is None else rows] += part
+    for waiting in fc.row_gradients():
+        gradient[slice(None) if waiting.rows is None else waiting.rows] += waiting.gradient
     return gradient
 
 

@@ -121,7 +121,7 @@ MUTANTS = [
     ),
     Mutant(
         "the sampling correction on the batch's own classes too", "losses/sampling.py",
-        "torch.where(is_positive[rows], 0, ratio.log())", "ratio.log().expand(rows.shape)",
+        "torch.where(is_positive, 0, ratio.log())", "ratio.log().expand(rows.shape)",
         f"{_ORACLE} -k sampled",
     ),
     Mutant(
