@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from sources import Source, SourceError, open_source
-from sources.substitutes import ImageReader
+from sources.substitutes import ImageReader, KnownClasses
 from utils.augmentation import AUGMENTATIONS, place_augmented
 from utils.bad_records import BadImage
 from utils.batch_stream import Batch, BatchReader, BatchStream, Failure, InSlot, share
@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "BatchStream",
     "EpochOrder",
+    "KnownClasses",
     "Source",
     "SourceError",
     "batches_per_epoch",
@@ -57,7 +58,9 @@ class _GlobalBatches(BatchReader):
         self._seed, self._rank, self._augmentation = seed, rank, augmentation
         self._images = ImageReader(source, seed, bad_records)
         self._global_size = min(batch_size * world_size, len(source))
-        self._order = build_order(source, sampler, images_per_identity, seed, self._global_size)
+        self._order = build_order(
+            KnownClasses(source, bad_records), sampler, images_per_identity, seed, self._global_size
+        )
         self._per_epoch = batches_per_epoch(len(source), batch_size * world_size)
         even, rest = divmod(self._global_size, world_size)
         self.batch_sizes = tuple(even + (r < rest) for r in range(world_size))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from sources.base import SourceError
 from utils.class_index import ClassIndex
 from utils.errors import DataError
 from utils.images import ImageFormat, decode_image
-from utils.recordio import RecordReader
+from utils.recordio import RecordError, RecordHeader, RecordReader
+
+_PROBED = 64  # records that tell whether headers repeat the keys
+_BLOCK = 4096  # labels read at once
 
 
 class RecordSource:
@@ -57,16 +62,59 @@ class RecordSource:
         """Image and label of the `index`-th image record.
 
         Raises:
-            RecordError: damage, or a label out of range.
-            ImageError: a payload that does not decode to the set's format; names the record and its byte.
+            RecordError: damage, a label out of range, another record than the index promises, or a payload that does
+                not decode to the set's format.
         """
         key = int(self._keys[index])
         header, payload = self.reader.sample(key)
+        if header.id != key and self._headers_repeat_keys:
+            self._refuse_other_record(key, header)
         label = self.reader.checked_label(key, header)
         try:
             return decode_image(payload, self.image_format), label
         except DataError as error:
-            raise error.within(f"record {key} of {self.path}, byte {self.reader.offset(key)}") from None
+            raise RecordError(self.path, key, self.reader.offset(key), str(error)) from None
+
+    @cached_property
+    def _headers_repeat_keys(self) -> bool:
+        """Whether the ids in the headers are the keys, as MXNet's tools write them; asked at the first other one.
+
+        One in eight decides: with half of a set damaged, more than that are still right, and ids of another kind agree
+        with the keys by chance only.
+        """
+        places = np.linspace(0, len(self._keys) - 1, min(_PROBED, len(self._keys))).astype(np.int64)
+        return sum(self._id_of(key) == key for key in self._keys[places].tolist()) * 8 >= len(places)
+
+    def _id_of(self, key: int) -> int | None:
+        try:
+            return self.reader.sample(key)[0].id
+        except (DataError, KeyError):
+            return None
+
+    def _refuse_other_record(self, key: int, header: RecordHeader) -> None:
+        """Raises where `key` must be another record; sets joined from several have some ids twice, which is fine."""
+        own, offset = header.id, self.reader.offset(key)
+        has_own_place = own < 1 << 62 and self._id_of(own) == own and self.reader.offset(own) != offset
+        if not has_own_place:
+            raise RecordError(
+                self.path, key, offset,
+                f"the record here calls itself record {own}: the .idx has lines swapped, or the header is damaged; "
+                "delete the .idx to have it rebuilt from the .rec",
+            )  # fmt: skip
+
+    def known_labels(self) -> np.ndarray:
+        """Labels of all images, int64 (N,); -1 where the record is damaged or the label is no class."""
+        labels = np.full(len(self), -1.0)
+        for start in range(0, len(self), _BLOCK):
+            keys = self._keys[start : start + _BLOCK]
+            try:
+                labels[start : start + len(keys)] = self.reader.labels(keys)
+            except DataError:
+                for place, key in enumerate(keys.tolist(), start):
+                    with suppress(DataError):
+                        labels[place] = self.reader.label(key)
+        known = (labels >= 0) & (labels < self.num_classes) & (labels == np.floor(labels))
+        return np.where(known, labels, -1).astype(np.int64)
 
     def class_counts(self) -> np.ndarray:
         """Images per class, (num_classes,) int64; from the identity records, without touching the images."""

@@ -1,4 +1,4 @@
-"""One image of a source, and what takes its place where it cannot be read. No batches and no order."""
+"""A source with bad records in it: what takes an image's place, which classes remain. No batches and no order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from sources.base import Source, SourceError
 from utils.bad_records import BadImage
+from utils.class_index import ClassIndex
 from utils.errors import DataError
 from utils.permutation import derive_keys
 
@@ -41,6 +42,48 @@ def substitutes(index: int, num_images: int, seed: int, epoch: int) -> Iterator[
         image = (image + step) % num_images
 
 
+def require_policy(bad_records: str) -> bool:
+    """Whether `bad_records` is "skip"; ValueError where it is no policy."""
+    if bad_records not in POLICIES:
+        raise ValueError(f"bad_records {bad_records!r} is unknown; allowed: {', '.join(POLICIES)}")
+    return bad_records == "skip"
+
+
+class KnownClasses:
+    """The classes of a source; with "skip", images whose label cannot be read are in none of them."""
+
+    def __init__(self, source: Source, bad_records: str) -> None:
+        """Takes the source and "stop" or "skip"; ValueError for another policy."""
+        self._source, self._skips = source, require_policy(bad_records)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def class_index(self) -> ClassIndex:
+        """Which images belong to each class; with "stop", a DataError where that is not known of all."""
+        try:
+            return self._source.class_index()
+        except DataError:
+            labels = self._known_labels()
+            if labels is None:
+                raise
+            return ClassIndex.from_labels(labels, self._source.num_classes)
+
+    def class_counts(self) -> np.ndarray:
+        """Images per class, (num_classes,) int64; with "stop", a DataError where that is not known of all."""
+        try:
+            return self._source.class_counts()
+        except DataError:
+            labels = self._known_labels()
+            if labels is None:
+                raise
+            return np.bincount(labels[labels >= 0], minlength=self._source.num_classes).astype(np.int64)
+
+    def _known_labels(self) -> np.ndarray | None:
+        known = getattr(self._source, "known_labels", None)  # other sources know all labels from the start
+        return known() if self._skips and known is not None else None
+
+
 class ImageReader:
     """Reads images of a source by one of two policies: a bad image is an error, or another stands in for it."""
 
@@ -50,9 +93,7 @@ class ImageReader:
         Raises:
             ValueError: another policy.
         """
-        if bad_records not in POLICIES:
-            raise ValueError(f"bad_records {bad_records!r} is unknown; allowed: {', '.join(POLICIES)}")
-        self._source, self._seed, self._skips = source, seed, bad_records == "skip"
+        self._source, self._seed, self._skips = source, seed, require_policy(bad_records)
 
     def read(self, index: int, epoch: int, bad: list[BadImage]) -> tuple[np.ndarray, int]:
         """Image and label of `index`, or with "skip" of what stands in for it; bad images met are added to `bad`.

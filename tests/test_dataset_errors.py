@@ -12,7 +12,8 @@ from sources import Source, SourceError
 from sources.synthetic import SyntheticSource
 from tests.records import make_record_set
 from tests.test_dataset import stream
-from utils.images import ImageError, ImageFormat
+from utils.bad_records import ReaderError
+from utils.images import ImageFormat
 from utils.recordio import RecordError, RecordReader
 
 
@@ -61,8 +62,8 @@ def test_an_image_that_does_not_decode_names_its_record(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "train.rec").read_bytes())
     data[start : start + 2] = b"\0\0"
     (tmp_path / "train.rec").write_bytes(data)
-    message = rf"not a whole image.*record 2 of .*byte {start - 32}; image 1 of .*batch 0 of epoch 0"
-    with pytest.raises(ImageError, match=message):
+    message = rf"record 2, byte {start - 32}: these .* not a whole image.*image 1 of .*batch 0 of epoch 0"
+    with pytest.raises(RecordError, match=message):
         stream(open_source(str(tmp_path)), num_workers=1, last_batch=1)
 
 
@@ -72,7 +73,7 @@ class _Broken(SyntheticSource):
 
 
 def test_other_errors_in_workers_arrive_with_their_text() -> None:
-    with pytest.raises(RuntimeError, match="a bug in the reader"):
+    with pytest.raises(ReaderError, match="a bug in the reader"):
         stream(_Broken(3, 9, ImageFormat(2, 2, 3)), num_workers=1)
 
 

@@ -12,7 +12,7 @@ from sources import SourceError, open_source
 from sources.records import RecordSource
 from tests.data import SHARED, needs_golden
 from tests.records import make_record_set, picture
-from utils.images import ImageError, encode_jpeg
+from utils.images import encode_jpeg
 from utils.recordio import RecordError, RecordHeader, RecordWriter, pack_record
 
 
@@ -55,7 +55,7 @@ def test_an_image_of_another_size_names_its_record(tmp_path: Path) -> None:
         for key, size in ((1, 16), (2, 20)):
             writer.write(key, pack_record(RecordHeader(0, 0.0, key), encode_jpeg(picture(key, size, size))))
     source = RecordSource(tmp_path / "train.rec")
-    with pytest.raises(ImageError, match=r"the image is 20x20 .* images are 16x16.*record 2 of .*train.rec, byte \d+"):
+    with pytest.raises(RecordError, match=r"train.rec, record 2, byte \d+: the image is 20x20 .* images are 16x16"):
         source.read(1)
 
 
