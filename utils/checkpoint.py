@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader as SafeReader
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
@@ -26,6 +25,7 @@ from utils.checkpoint_manifest import (
     write_manifest,
 )
 from utils.checkpoint_storage import HashingWriter, own_share
+from utils.safe_metadata import SafeReader
 
 __all__ = [
     "CheckpointError",
