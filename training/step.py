@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,13 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from dataset import Batch
 from losses.sampling import mixed_seed
 from training.build import Run, autocast
-from utils.distributed import agree_sum, gather_objects
-from utils.errors import DataError
+from training.dump import Evidence, write_dump
+from training.health import Event
+from training.nonfinite import NonFiniteError, describe_bad_step, find_offender, refuse_bad_weights, remedies
+from training.rollback import Buffers, magnitudes
+from utils.distributed import agree_sum
 from utils.images import to_model_input
 
-
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient that is not a finite number; raised on all ranks before anything was updated."""
+__all__ = ["NonFiniteError", "StepResult", "forward_backward", "refuse_bad_weights", "target_cosine", "train_step"]
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class StepResult:
     """What one step gives to the log.
 
     Attributes:
-        loss: mean over all images of the step, of all ranks and micro-batches.
+        loss: mean over all images of the step, of all ranks and micro-batches; not finite only where it was skipped.
         grad_norm: of the backbone's gradient (with `clip_scope="all"` of all gradients) before clipping; not finite
             where the step was skipped.
         loss_scale: with which this step ran.
         lr: the backbone's rate.
         images: of all ranks.
-        was_skipped: an fp16 overflow: the scale was halved instead of an update.
+        was_skipped: a number was not finite, and nothing was updated.
         stop_requested: some rank was asked to stop.
         save_failed: on some rank the checkpoint in the background could not be written.
-        bad_records: images that could not be read and were replaced in this step, on all ranks.
+        events: what to tell at once: a skipped step, a loss spike.
     """
 
     loss: float
@@ -49,7 +49,7 @@ class StepResult:
     was_skipped: bool
     stop_requested: bool
     save_failed: bool
-    bad_records: int
+    events: tuple[Event, ...] = ()
 
 
 def train_step(
@@ -62,56 +62,46 @@ def train_step(
     move by micro-batch). All that is random (dropout) is drawn from (seed, step, rank): the step is a pure function of
     the run's state, so nothing random needs to be saved.
 
+    A step with a number that is not finite changes nothing: no weight, no momentum, no running statistic. An fp16
+    overflow halves the loss scale; other such numbers end the run, or with `on_nonfinite="skip"` only this step.
+
     Args:
         run: the run.
-        batches: `gradient_acc` of them. One that carries a failure ends the run on all ranks.
+        batches: `gradient_acc` of them.
         step: which one, from 0.
         stop_requested: this rank was asked to stop; the result says whether any was.
-        save_failed: this rank's part of the last checkpoint could not be written; likewise.
+        save_failed: this rank's part of a checkpoint could not be written; likewise.
 
     Raises:
         DataError: on all ranks, what one of them met while it read its batch; nothing was updated.
         NonFiniteError: on all ranks, naming the step and the first tensor that went wrong.
     """
-    lr = run.set_schedule(step)
-    torch.manual_seed(mixed_seed(run.config.seed, step, run.ranks.rank))
-    loss_scale = run.scaler.scale
-    loss, embeddings = _accumulate(run, batches, step)
-    agreed = _check(run, loss, batches, stop_requested=stop_requested, save_failed=save_failed)
-    if agreed.data_failed:
-        raise _data_error(batches)
-    is_finite, loss_value, grad_norm = agreed.is_finite, agreed.loss, agreed.grad_norm
-    images = sum(sum(batch.batch_sizes) for batch in batches)
-    result = StepResult(
-        loss_value, grad_norm, loss_scale, lr, images, not is_finite, agreed.stop_requested, agreed.save_failed,
-        agreed.bad_records,
-    )  # fmt: skip
-    run.scaler.update(has_overflow=not is_finite)
-    if not is_finite and (not run.scaler.is_active or not math.isfinite(loss_value) or run.scaler.is_exhausted):
-        raise NonFiniteError(_explain(run, batches, embeddings, loss_value, step))
-    if is_finite:
-        _update(run, grad_norm, loss_scale)
+    lr, loss_scale = run.set_schedule(step), run.scaler.scale
+    buffers = Buffers(run.backbone, run.fc.head)
+    loss, embeddings = forward_backward(run, batches, step)
+    agreed = _check(run, loss, buffers, batches, stop_requested=stop_requested, save_failed=save_failed)
+    if agreed.has_bad_records:
+        run.bad_records.settle(batches)
+    if agreed.is_finite:
+        run.scaler.update(has_overflow=False)
+        _update(run, agreed.grad_norm, loss_scale)
+        events = run.health.good_step(step, agreed.loss)
+    else:
+        buffers.put_back()
+        events = (_skip_or_stop(run, Evidence(batches, step, agreed.loss, loss_scale, embeddings), agreed),)
     run.optimizer.zero_grad(set_to_none=True)
     run.fc_optimizer.zero_grad()
-    return result
-
-
-def refuse_bad_weights(run: Run, steps_done: int) -> None:
-    """Stops a run whose weights are not finite, before they are verified or saved; collective.
-
-    A finite gradient and a huge rate make such weights, and the next step would only find out after the damage.
-
-    Raises:
-        NonFiniteError: on all ranks, naming the step and the tensor.
-    """
-    stage, what = _first_offender(run, (), ())
-    bad = [(rank, text) for rank, text in enumerate(gather_objects(what if stage == 0 else None)) if text]
-    if bad:
-        rank, text = bad[0]
-        raise NonFiniteError(
-            f"after step {steps_done - 1}: not finite: {text} on rank {rank}. Training stopped before they were saved: "
-            "the files of this run are those of earlier steps. What to try: a lower lr, a longer warmup_epoch"
-        )
+    return StepResult(
+        loss=agreed.loss,
+        grad_norm=agreed.grad_norm,
+        loss_scale=loss_scale,
+        lr=lr,
+        images=sum(sum(batch.batch_sizes) for batch in batches),
+        was_skipped=not agreed.is_finite,
+        stop_requested=agreed.stop_requested,
+        save_failed=agreed.save_failed,
+        events=events,
+    )
 
 
 def target_cosine(run: Run) -> float:
@@ -123,8 +113,13 @@ def target_cosine(run: Run) -> float:
     return math.nan if stats is None else float((run.fc.head.target_cosine(stats) * stats.weight).sum())
 
 
-def _accumulate(run: Run, batches: Sequence[Batch], step: int) -> tuple[Tensor, list[Tensor]]:
-    """Forward and backward of all micro-batches; gradients are left in place, multiplied by the loss scale."""
+def forward_backward(run: Run, batches: Sequence[Batch], step: int) -> tuple[Tensor, list[Tensor]]:
+    """Forward and backward of all micro-batches; collective. Gradients are left in place, times the loss scale.
+
+    Returns:
+        The mean loss, 0-dim, and this rank's embeddings of each micro-batch.
+    """
+    torch.manual_seed(mixed_seed(run.config.seed, step, run.ranks.rank))
     device, config = run.ranks.device, run.config
     total = sum(sum(batch.batch_sizes) for batch in batches)
     loss = torch.zeros((), device=device)
@@ -152,16 +147,21 @@ class _Agreed:
     """What all ranks know after a step's one exchange, the same on each."""
 
     is_finite: bool
-    data_failed: bool
+    has_bad_records: bool
     stop_requested: bool
     save_failed: bool
-    bad_records: int
     loss: float
     grad_norm: float
 
 
-def _check(run: Run, loss: Tensor, batches: Sequence[Batch], *, stop_requested: bool, save_failed: bool) -> _Agreed:
-    """Whether loss and gradients are finite on all ranks, what happened to any of them, and the gradient's norm.
+@torch.no_grad()
+def _check(
+    run: Run, loss: Tensor, buffers: Buffers, batches: Sequence[Batch], *, stop_requested: bool, save_failed: bool
+) -> _Agreed:
+    """Whether the step's numbers are finite on all ranks, what happened to any of them, and the gradient's norm.
+
+    Looked at are the loss, all gradients, the backbone's weights (an infinite one can hide behind a tanh) and buffers.
+    A prototype needs no look of its own: one that takes part and is not finite makes a loss or gradient that is not.
 
     One collective and one wait for the device: whatever the host needs to know of a step travels in nine numbers.
     """
@@ -169,42 +169,30 @@ def _check(run: Run, loss: Tensor, batches: Sequence[Batch], *, stop_requested: 
     head = _squares([parameter.grad for parameter in run.fc.head.parameters()], loss)
     prototypes = run.fc.squared_grad_norm().to(loss.dtype)
     squares = torch.stack([backbone, head, prototypes])
-    is_bad = ~(torch.isfinite(squares).all() & torch.isfinite(loss))
+    weights = magnitudes(list(run.backbone.parameters()), loss)
+    is_good = torch.isfinite(torch.cat([squares, weights, loss.view(1)])).all() & buffers.stayed_finite(loss)
     # Replicated sums are divided so that the total over ranks is one of them; bad numbers must not spread to the flags.
     shares = squares.nan_to_num(0.0, 0.0, 0.0)
     shares[:2] /= run.ranks.world_size
-    own = [
-        float(any(getattr(batch, "failure", None) is not None for batch in batches)),
-        float(stop_requested), float(save_failed), float(sum(getattr(batch, "bad", 0) for batch in batches)),
-    ]  # fmt: skip
+    own = [float(stop_requested), float(save_failed), float(run.bad_records.reports(batches))]
     # A copy from the host would wait for the device; nearly always there is nothing to tell.
     told = loss.new_tensor(own) if any(own) else loss.new_zeros(len(own))
-    packed = agree_sum(torch.cat([is_bad.to(loss.dtype).view(1), told, shares]))
-    values = torch.cat([packed, loss.view(1)]).tolist()
-    bad, failures, stops, failed_saves, all_bad_records, *norms, loss_value = values
+    packed = agree_sum(torch.cat([(~is_good).to(loss.dtype).view(1), told, shares]))
+    bad, stops, failed_saves, reports, *norms, loss_value = torch.cat([packed, loss.view(1)]).tolist()
     total = sum(norms) if run.config.clip_scope == "all" else norms[0]
     return _Agreed(
         is_finite=not bad,
-        data_failed=failures > 0,
+        has_bad_records=reports > 0,
         stop_requested=stops > 0,
         save_failed=failed_saves > 0,
-        bad_records=round(all_bad_records),
         loss=loss_value,
         grad_norm=math.nan if bad else math.sqrt(total) / run.scaler.scale,
     )
 
 
-def _data_error(batches: Sequence[Batch]) -> DataError:
-    """The error that the first of the failed ranks met, on all ranks; collective."""
-    failures = [getattr(batch, "failure", None) for batch in batches]
-    own = next((failure for failure in failures if failure is not None), None)
-    rank, error = next((rank, error) for rank, error in enumerate(gather_objects(own)) if error is not None)
-    return cast("DataError", error.within(f"rank {rank}"))
-
-
-def _squares(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
-    """Sum of squares of gradients, 0-dim; not finite as soon as one of them is."""
-    present = [gradient for gradient in gradients if gradient is not None]
+def _squares(tensors: Sequence[Tensor | None], like: Tensor) -> Tensor:
+    """Sum of squares of tensors, 0-dim; not finite as soon as one of them is."""
+    present = [tensor for tensor in tensors if tensor is not None]
     if not present:
         return torch.zeros_like(like)
     return torch.stack(torch._foreach_norm(present)).square().sum().to(like.dtype)
@@ -224,47 +212,34 @@ def _update(run: Run, grad_norm: float, loss_scale: float) -> None:
     run.fc_optimizer.step()
 
 
-def _explain(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tensor], loss: float, step: int) -> str:
-    """The text of a NonFiniteError, the same on all ranks; it may take its time."""
-    found = gather_objects(_first_offender(run, batches, embeddings))
-    # What went wrong on one rank is everyone's in the next stage: the earliest stage is the cause.
-    seen = [(stage, rank, what) for rank, (stage, what) in enumerate(found)]
-    _, rank, first = min(seen)
-    what = "gradient" if math.isfinite(loss) else "loss"
-    bf16 = ", precision=bf16" if run.config.precision == "fp16" else ""
-    return (
-        f"step {step} (epoch {run.plan.epoch(step)}): the {what} is not finite; first seen in {first} on rank {rank}. "
-        "Training stopped before the update: the files of this run are those of earlier steps. What to try: a lower "
-        f"lr, a longer warmup_epoch, a smaller clip_norm{bf16}"
+def _skip_or_stop(run: Run, evidence: Evidence, agreed: _Agreed) -> Event:
+    """What becomes of a step whose numbers are not finite; the same on all ranks, collective.
+
+    Raises:
+        NonFiniteError: the run cannot or shall not go on.
+    """
+    config, step, health = run.config, evidence.step, run.health
+    offender = find_offender(run, evidence.batches, evidence.embeddings)
+    text = describe_bad_step(run, offender, agreed.loss, step)
+    # The loss is computed before it is scaled: no scale mends one that is not finite itself.
+    if run.scaler.is_active and math.isfinite(agreed.loss) and not offender.is_weight:
+        before = run.scaler.scale
+        run.scaler.update(has_overflow=True)
+        if not run.scaler.is_exhausted:
+            health.skip(is_overflow=True)
+            line = f"step {step} skipped: fp16 overflow in {offender.what} on rank {offender.rank}; loss scale "
+            return _skip_event(run, f"{line}{before:g} halved", "overflow")
+    note = write_dump(run, evidence, text)
+    health.skip()
+    if config.on_nonfinite == "skip" and not offender.is_weight and health.in_a_row <= config.max_nonfinite_steps:
+        return _skip_event(run, f"{text}. Skipped, {health.in_a_row} in a row; {note}", "nonfinite")
+    count = f" ({health.in_a_row} steps in a row)" if health.in_a_row > 1 else ""
+    raise NonFiniteError(
+        f"{text}{count}. Training stopped before the update: the files of this run are those of earlier steps; {note}. "
+        f"{remedies(run)}"
     )
 
 
-def _first_offender(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tensor]) -> tuple[int, str]:
-    """The first tensor of this rank that is wrong, and which stage of a step it belongs to."""
-    for name, tensor in run.backbone.state_dict().items():
-        if _is_bad(tensor):
-            return 0, f"the weights themselves, {name},"
-    if _is_bad(run.fc.weight):
-        return 0, "the prototypes themselves"
-    for batch in batches:
-        if bool(((batch.labels < 0) | (batch.labels >= run.fc.num_classes)).any()):
-            labels = f"{int(batch.labels.min())} .. {int(batch.labels.max())}"
-            return 1, f"the labels ({labels}, with {run.fc.num_classes} classes)"
-    for tensor in embeddings:
-        rows = int((~torch.isfinite(tensor).all(dim=1)).sum())
-        if rows:
-            return 2, f"the embeddings ({rows} of {len(tensor)} rows)"
-    for name, parameter in run.fc.head.named_parameters():
-        if _is_bad(parameter.grad):
-            return 3, f"the gradient of the head's {name}"
-    if not bool(torch.isfinite(run.fc.squared_grad_norm())):
-        return 4, "the gradient of the prototypes"
-    # Backwards: the last layer's gradient is computed first.
-    for name, parameter in reversed(list(run.backbone.named_parameters())):
-        if _is_bad(parameter.grad):
-            return 5, f"the gradient of {name}"
-    return 6, "the loss"
-
-
-def _is_bad(tensor: Tensor | None) -> bool:
-    return tensor is not None and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+def _skip_event(run: Run, text: str, reason: str) -> Event:
+    counts = {"skipped": run.health.skipped, "in_a_row": run.health.in_a_row}
+    return Event("skip", text, {"reason": reason, **counts, "loss_scale": run.scaler.scale})
