@@ -1,26 +1,41 @@
-"""Everything that can be known to go wrong, told at once before anything starts. Builds nothing, changes nothing."""
+"""Everything that can be known to go wrong, told at once before anything starts. Builds nothing, leaves nothing."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from backbones import WeightsError, backbone_info, build_backbone
-from dataset import Source, open_source
+from dataset import Source, batches_per_epoch, open_source
 from eval.embedder import EmbedderError, find_weights
 from eval.pairs import PairSet, load_pairs
+from training.resources import (
+    Sizes,
+    as_size,
+    disk_needed,
+    fitting_sample_rate,
+    fitting_world_size,
+    memory_available,
+    memory_needed,
+    open_files_allowed,
+    open_files_needed,
+    shared_memory_free,
+    shared_memory_needed,
+    sizes_of,
+)
+from training.samples import describe_classes, look_at_images, look_at_pairs, look_for_overlap, try_writing
 from utils.checkpoint import complete_checkpoints
 from utils.config import Config, missing_data_message
 from utils.errors import DataError
+from utils.schedule import Plan
 
 # A folder with any of these holds a run that training would overwrite.
 RESULTS = ("model.pt", "best.pt")
-_STATES = {"sgd": 1, "adamw": 2}
 
 
 @dataclass
@@ -31,20 +46,31 @@ class Inputs:
         source: the training data, or None where it could not be opened.
         pair_sets: the verification sets, in the order of `val_targets`.
         problems: one line each, with what to do; a run must not start while there are any.
+        findings: heading and line, for `--check` to tell.
+        write_speed: bytes per second into the run's folder; 0 where it was not tried.
+        sizes: of the run's tensors, None where the network is not known.
     """
 
     source: Source | None = None
     pair_sets: list[PairSet] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    findings: list[tuple[str, str]] = field(default_factory=list)
+    write_speed: float = 0.0
+    sizes: Sizes | None = None
+
+    def tell(self, heading: str, *lines: str) -> None:
+        """Adds findings under a heading."""
+        self.findings += [(heading, line) for line in lines]
 
 
-def inspect_run(config: Config, *, device: str | None = None, world_size: int = 1) -> Inputs:
+def inspect_run(config: Config, *, device: str | None = None, world_size: int = 1, is_thorough: bool = False) -> Inputs:
     """Opens what a config names and collects every problem a run of it would meet.
 
     Args:
         config: the run.
         device: "cpu" or "cuda"; None takes the GPUs where torch sees any.
         world_size: number of ranks that will train.
+        is_thorough: also read a sample of the data, write a file, and compare memory: seconds instead of milliseconds.
     """
     inputs = Inputs()
     _inspect_data(config, world_size, inputs)
@@ -66,8 +92,25 @@ def inspect_run(config: Config, *, device: str | None = None, world_size: int = 
             find_weights(config.init_from, checkpoint="last")
         except EmbedderError as error:
             inputs.problems.append(f"init_from: {error}")
-    _inspect_output(config, model, inputs)
+    sizes = inputs.sizes = None if model is None else sizes_of(config, model, inputs.source)
+    _inspect_output(config, world_size, sizes, inputs)
+    if sizes is not None:
+        _inspect_limits(config, sizes, inputs)
+    if is_thorough:
+        _look_closer(config, device, world_size, sizes, inputs)
     return inputs
+
+
+def plan_of(config: Config, source: Source, world_size: int) -> Plan:
+    """How long a run of this config is."""
+    global_batch_size = config.batch_size * world_size
+    per_epoch = batches_per_epoch(len(source), global_batch_size)
+    return Plan(per_epoch, config.num_epoch, min(global_batch_size, len(source)), config.gradient_acc)
+
+
+def local_ranks() -> int:
+    """How many ranks share this machine, by the launcher."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _inspect_data(config: Config, world_size: int, inputs: Inputs) -> None:
@@ -119,10 +162,10 @@ def _inspect_backbone(config: Config, inputs: Inputs) -> nn.Module | None:
     return model
 
 
-def _inspect_output(config: Config, model: nn.Module | None, inputs: Inputs) -> None:
+def _inspect_output(config: Config, world_size: int, sizes: Sizes | None, inputs: Inputs) -> None:
     output = Path(config.output or "")
-    results = [name for name in RESULTS if (output / name).exists()]
-    results += [path.name for path in complete_checkpoints(output / "checkpoints")]
+    checkpoints = complete_checkpoints(output / "checkpoints")
+    results = [name for name in RESULTS if (output / name).exists()] + [path.name for path in checkpoints]
     if results and not config.resume:
         inputs.problems.append(
             f"output: {output} already holds a run ({', '.join(results)}): continue it with resume=True, start "
@@ -131,20 +174,75 @@ def _inspect_output(config: Config, model: nn.Module | None, inputs: Inputs) -> 
     existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         inputs.problems.append(f"output: cannot write to {existing}: choose another with output=FOLDER")
-    elif model is not None:
-        needed, free = disk_needed(config, model, inputs.source), shutil.disk_usage(existing).free
-        if free < needed:
+    elif sizes is not None:
+        steps = 0 if inputs.source is None else plan_of(config, inputs.source, world_size).total_steps
+        needed, free = disk_needed(config, sizes, steps), shutil.disk_usage(existing).free
+        free_or_ours = free + sum(file.stat().st_size for path in checkpoints for file in path.iterdir())
+        inputs.tell("output", f"{as_size(needed)} of {existing} needed at most, {as_size(free)} free")
+        if free_or_ours < needed:
+            kept = f"{config.keep_checkpoints} checkpoints" + (f" and {config.keep_best} best" * bool(config.keep_best))
             inputs.problems.append(
-                f"output: {existing} has {free / 1e9:.1f} GB free, and {config.keep_checkpoints} checkpoints, one in "
-                f"the making and two models need {needed / 1e9:.1f} GB: free some, choose another output=FOLDER, or "
-                "keep fewer with keep_checkpoints=1"
+                f"output: {existing} has {free / 1e9:.1f} GB free, and {kept}, one in the making, two models and logs "
+                f"need {needed / 1e9:.1f} GB: free some, choose another output=FOLDER, or keep fewer with "
+                "keep_checkpoints=1"
             )
 
 
-def disk_needed(config: Config, model: nn.Module, source: Source | None) -> int:
-    """Bytes a run writes at most at one time: the kept checkpoints, the one being written, last and best model."""
-    copies = 1 + _STATES[config.optimizer]
-    backbone = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    num_classes = source.num_classes if source is not None else config.num_classes or 0
-    prototypes = 4 * num_classes * config.embedding_size
-    return (config.keep_checkpoints + 1) * copies * (backbone + prototypes) + 2 * backbone
+def _inspect_limits(config: Config, sizes: Sizes, inputs: Inputs) -> None:
+    """What the readers need of this machine; without it they die in the middle of a run."""
+    needed, free = shared_memory_needed(config, sizes, local_ranks()), shared_memory_free()
+    if free is not None:
+        inputs.tell("limits", f"{as_size(needed)} of shared memory needed by readers, {as_size(free)} free")
+        if free < needed:
+            inputs.problems.append(
+                f"num_workers: {config.num_workers} readers for each of {local_ranks()} rank(s) hand batches over in "
+                f"{as_size(needed)} of shared memory, and /dev/shm has {as_size(free)}: use fewer readers or smaller "
+                "batches, or give a container more (docker run --shm-size)"
+            )
+    files, allowed = open_files_needed(config), open_files_allowed()
+    inputs.tell("limits", f"{files} open files a rank needed, {allowed} allowed")
+    if allowed < files:
+        inputs.problems.append(
+            f"num_workers: a rank with {config.num_workers} readers opens up to {files} files, and {allowed} are "
+            "allowed: raise the limit with `ulimit -n`, or use fewer readers"
+        )
+
+
+def _inspect_memory(config: Config, device: str, world_size: int, sizes: Sizes, inputs: Inputs) -> None:
+    """Whether weights, states and gradients can fit at all; what activations need only two steps can tell."""
+    needed = memory_needed(config, sizes, world_size)
+    available = memory_available(device, int(os.environ.get("LOCAL_RANK", "0")), local_ranks())
+    if available is None or needed <= available:
+        return
+    rate = fitting_sample_rate(config, sizes, world_size, available)
+    ranks = fitting_world_size(config, sizes, world_size, available)
+    remedies = [f"sample_rate={rate}"] * (rate is not None) + [f"{ranks} ranks"] * (ranks is not None)
+    inputs.problems.append(
+        f"memory: weights, {config.optimizer} states and gradients need {as_size(needed)} on each of {world_size} "
+        f"rank(s), {as_size(memory_needed(config, replace(sizes, backbone=0), world_size))} of it for the prototypes, "
+        f"and {as_size(available)} of the {'GPU' if device == 'cuda' else 'machine'} are free for each: "
+        + (f"{' or '.join(remedies)} would fit" if remedies else "use a smaller network or embedding_size")
+    )
+
+
+def _look_closer(config: Config, device: str, world_size: int, sizes: Sizes | None, inputs: Inputs) -> None:
+    """The part of `--check` that reads and writes; it leaves nothing behind."""
+    source = inputs.source
+    if source is not None:
+        inputs.tell("data", describe_classes(source))
+        findings, problems = look_at_images(source, config)
+        inputs.tell("data", *findings)
+        inputs.problems += problems
+        if sizes is not None:
+            _inspect_memory(config, device, world_size, sizes, inputs)
+    for pair_set in inputs.pair_sets:
+        finding, problems = look_at_pairs(pair_set)
+        inputs.tell("verification", finding)
+        inputs.problems += problems
+    if source is not None and os.environ.get("RANK", "0") == "0":
+        inputs.tell("verification", *look_for_overlap(source, inputs.pair_sets))
+    if not any(problem.startswith("output: cannot write") for problem in inputs.problems):
+        inputs.write_speed, problems = try_writing(Path(config.output or ""))
+        inputs.problems += problems
+        if not problems:
+            inputs.tell("output", f"{config.output} can be written, {as_size(inputs.write_speed)}/s")
