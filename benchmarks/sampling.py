@@ -240,8 +240,7 @@ def one_pass(fc: PartialFC, embeddings: Tensor, labels: Tensor, step: int, draw:
     (loss := fc(leaf, labels, step=step, micro_step=draw)).backward()
     gradient = torch.zeros_like(fc.weight)
     for waiting in fc.row_gradients():
-        rows = torch.arange(len(gradient)) if waiting.rows is None else waiting.rows
-        gradient.index_add_(0, rows, waiting.gradient)
+        gradient[slice(None) if waiting.rows is None else waiting.rows] += waiting.gradient
     fc.clear_gradients()
     stats, own = fc.last_statistics, leaf.grad
     return Pass(loss.item(), stats, gradient, own, len(fc.sampled_classes))  # type: ignore[arg-type]  # both are set

@@ -99,7 +99,7 @@ class PrototypeOptimizer:
             self._head_optimizer.load_state_dict(state["head"])
 
     def _update(self, rows: slice | Tensor, gradient: Tensor, held: Tensor | None) -> None:
-        """One block: a slice updates in place, an index gathers (but the weights that are held), updates, writes back."""
+        """One block: a slice updates in place, an index gathers (but the weights it holds), updates, writes back."""
         group, names = self.param_groups[0], _STATE[self.kind]
         wholes = [self.fc.weight.detach(), *(self.state[name] for name in names)]
         # index_select, because indexing with a tensor takes several times as long on CPU

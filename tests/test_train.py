@@ -83,7 +83,8 @@ def test_two_ranks_train_verify_and_save(config: Path, tmp_path: Path) -> None:
     steps = metrics(folder, "train")
     assert [line["step"] for line in steps] == [2, 4, 6, 8]
     expected = (
-        "kind time step epoch loss lr grad_norm loss_scale images_per_second data_wait target_cosine memory_bytes"
+        "kind time step epoch loss lr grad_norm loss_scale images_per_second data_wait target_cosine memory_bytes "
+        "skipped_steps bad_records"
     )
     assert " ".join(steps[0]) == expected
     scores = metrics(folder, "verification")

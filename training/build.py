@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, cast
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from backbones import build_backbone
-from dataset import BatchStream, Source, batches_per_epoch, build_loader
+from dataset import BatchStream, KnownClasses, Source, batches_per_epoch, build_loader
 from eval.pairs import PairSet
 from losses import PartialFC, build_head
 from losses.prototype_optimizer import PrototypeOptimizer
+from training.fingerprint import take_fingerprint
+from training.health import Health
 from training.precision import LossScaler, resolve_precision
 from training.preflight import Inputs
+from utils.bad_records import BAD_RECORDS, BadRecords
+from utils.checkpoint_saver import CheckpointSaver
 from utils.config import Config
 from utils.distributed import Ranks
 from utils.images import to_model_input
@@ -39,6 +44,11 @@ class Run:
         fc_optimizer: of the prototypes and the head.
         scaler: loss scale; 1 for ever where the precision is not fp16.
         best_score: highest mean accuracy so far, None before the first verification.
+        last_score: steps done and mean accuracy of the last verification.
+        saver: writes checkpoints while steps go on.
+        health: what the run remembers of skipped steps and of its recent losses.
+        bad_records: images that could not be read, the same set on all ranks.
+        fingerprint: code, config, data and environment, for checkpoints and report.
     """
 
     config: Config
@@ -53,6 +63,11 @@ class Run:
     fc_optimizer: PrototypeOptimizer
     scaler: LossScaler
     best_score: float | None = None
+    last_score: tuple[int, float] | None = None
+    saver: CheckpointSaver = field(default_factory=CheckpointSaver)
+    health: Health = field(default_factory=Health)
+    bad_records: BadRecords = field(default_factory=BadRecords)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
     def set_schedule(self, step: int) -> float:
         """Puts learning rates and margin where `step` wants them; returns the backbone's rate."""
@@ -110,7 +125,7 @@ def build_run(config: Config, ranks: Ranks, inputs: Inputs) -> Run:
         sampling_correction=config.sampling_correction,
         regularizers=config.regularizers,
         interclass_filter=config.interclass_filter,
-        class_counts=torch.from_numpy(source.class_counts()),
+        class_counts=torch.from_numpy(KnownClasses(source, config.bad_records).class_counts()),
         memory_budget=None if config.memory_budget is None else config.memory_budget << 20,
         seed=config.seed,
     ).to(ranks.device)
@@ -118,7 +133,12 @@ def build_run(config: Config, ranks: Ranks, inputs: Inputs) -> Run:
     run = Run(
         config, ranks, source, inputs.pair_sets, plan, backbone, backbone, fc, optimizer, fc_optimizer,
         LossScaler(is_active=config.precision == "fp16"),
+        health=Health(config.loss_spike),
+        bad_records=BadRecords(
+            config.max_bad_records, Path(config.output or "") / BAD_RECORDS, is_main=ranks.is_main, resume=config.resume
+        ),
     )  # fmt: skip
+    run.fingerprint = take_fingerprint(run)
     if ranks.world_size > 1:
         run.model = _replicate(run)
     return run
@@ -137,6 +157,10 @@ def build_stream(run: Run, first_step: int) -> BatchStream:
         last_batch=run.plan.last_batch,
         num_workers=config.num_workers,
         augmentation=config.augmentation,
+        sampler=config.sampler,
+        images_per_identity=config.images_per_identity,
+        bad_records=config.bad_records,
+        carry_failures=True,
         pin_memory=ranks.device.type == "cuda",
     )
 

@@ -39,6 +39,13 @@ def check_together(
     """
     problems = [] if failed & {"rec", "val_dir"} else _check_data(values, origins)
     problems += [] if "num_epoch" in failed else _check_epochs(values, origins)
+    if not failed & {"batch_size", "sampler", "images_per_identity"}:
+        problems += _check_sampler(values, origins)
+    if _get(values, "init_class_map") is not None and _get(values, "init_head_from") is None:
+        problems.append(
+            f"{origins['init_class_map']}: init_class_map is set, but init_head_from is not. Set it to the run whose "
+            "prototypes to take."
+        )
     network = _get(values, "network")
     if backbones is not None and network not in backbones and not network.startswith("torchvision:"):
         problems.append(f"{origins['network']}: {_unknown('network', network, [*backbones, 'torchvision:NAME'])}")
@@ -70,6 +77,16 @@ def _get(values: Mapping[str, Any], name: str) -> Any:
 def _unknown(kind: str, name: str, known: typing.Iterable[str]) -> str:
     names = sorted(known)
     return f"{kind} {name!r} is not among those here.{did_you_mean(name, names)} Have: {', '.join(names)}."
+
+
+def _check_sampler(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    batch_size, per_identity = _get(values, "batch_size"), _get(values, "images_per_identity")
+    if _get(values, "sampler") != "identities" or batch_size % per_identity == 0:
+        return []
+    return [
+        f"{origins['batch_size']}: batch_size = {batch_size} is no multiple of images_per_identity = {per_identity}, so "
+        "that groups of one identity would be cut between ranks. Change one of them."
+    ]
 
 
 def _check_data(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:

@@ -93,7 +93,7 @@ def test_draws_are_few_and_surely_enough(count: int, size: int) -> None:
     if count >= 1000:
         assert num_draws < 1.2 * count
     generator = torch.Generator().manual_seed(0)
-    fewest = min(len(torch.randint(size, (num_draws,), generator=generator).unique()) for _ in range(20))
+    fewest = min(len(torch.randint(size, (num_draws,), generator=generator).unique()) for _ in range(20))  # type: ignore[no-untyped-call]
     assert fewest >= count
 
 

@@ -65,6 +65,7 @@ def make_run(network: str = "plain", **keys: Any) -> Run:
     settings: dict[str, Any] = {
         "rec": "synthetic", "network": network, "embedding_size": 6, "head": "softmax", "batch_size": 6, "lr": 0.1,
         "num_epoch": 3, "num_workers": 0, "seed": 3, "channels_last": False, "output": "",
+        "async_save": False,
     }  # fmt: skip
     source = SyntheticSource(CLASSES, IMAGES, FORMAT)
     # Known only while the run is built: other tests walk over the registry.

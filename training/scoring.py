@@ -1,0 +1,50 @@
+"""Verification in the course of a run: when it is due, all sets, the best backbone. Formulas are eval's."""
+
+from __future__ import annotations
+
+import time
+
+from eval.verification import verification_record, verify
+from training.build import Run
+from training.state import save_model
+from training.step import refuse_bad_weights
+from utils.distributed import average_buffers
+from utils.logging import RunLog
+
+
+def is_due(run: Run, done: int) -> bool:
+    """Every `verbose` steps, or with 0 at each epoch's end; always at the end of the run."""
+    interval = run.config.verbose
+    at_interval = done % interval == 0 if interval else run.plan.ends_epoch(done)
+    return at_interval or done == run.plan.total_steps
+
+
+def verify_run(run: Run, log: RunLog, done: int) -> None:
+    """Scores the backbone on all verification sets, on all ranks, and keeps it as best.pt where it is the best.
+
+    Raises:
+        NonFiniteError: weights that are not worth scoring.
+    """
+    refuse_bad_weights(run, done)
+    average_buffers(run.backbone)
+    scores = []
+    for pair_set in run.pair_sets:
+        start = time.perf_counter()
+        results = verify(run.backbone, pair_set, device=run.ranks.device)
+        seconds = time.perf_counter() - start
+        for result in results:
+            record = verification_record(result, pair_set, flip=True, seconds=seconds)
+            log.metrics("verification", step=done, epoch=run.plan.epoch(done), **record)
+        log.info(
+            f"step {done} | {pair_set.name}: "
+            + ", ".join(f"{r.protocol} {r.accuracy:.2%} +- {r.accuracy_std:.2%}" for r in results)
+            + f", AUC {results[0].auc:.4f} | {seconds:.1f} s"
+        )
+        scores.append(results[0].accuracy)
+    if not scores:
+        return
+    score = sum(scores) / len(scores)
+    run.last_score = (done, score)
+    if done > 0 and (run.best_score is None or score > run.best_score):
+        run.best_score = score
+        save_model(run, "best.pt")
