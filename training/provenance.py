@@ -1,67 +1,64 @@
-"""Where a run came from: command, commit, versions, machine, data. Read-only."""
+"""Where a run came from, written beside its results: command, and the fingerprint of all it is made of. Read-only."""
 
 from __future__ import annotations
 
 import json
-import platform
 import shlex
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from training.build import Run
+from training.fingerprint import changes, device_name
 from utils.distributed import available_cores
 from utils.files import write_text_whole
 
-ROOT = Path(__file__).resolve().parent.parent
+_REMEMBERED = 100  # continuations with a change; a run that is restarted for ever must not fill its run.json
 
 
 def write_provenance(run: Run, arguments: Sequence[str]) -> None:
-    """Writes config.json (the resolved config) and run.json (everything else that made the run) on the main rank."""
+    """Writes config.json (the resolved config) and run.json (everything else that made the run) on the main rank.
+
+    A resumed run adds to run.json what had changed since the file was written: "changes", a list of the command that
+    went on and its differences.
+    """
     if not run.ranks.is_main:
         return
     folder = Path(run.config.output or "")
     folder.mkdir(parents=True, exist_ok=True)
+    described = describe_run(run, arguments)
+    described["changes"] = _changes_so_far(folder, run, described["command"]) if run.config.resume else []
     write_text_whole(json.dumps(run.config.to_dict(), indent=1) + "\n", folder / "config.json")
-    write_text_whole(json.dumps(describe_run(run, arguments), indent=1) + "\n", folder / "run.json")
+    write_text_whole(json.dumps(described, indent=1) + "\n", folder / "run.json")
 
 
 def describe_run(run: Run, arguments: Sequence[str]) -> dict[str, Any]:
-    """JSON-able facts about a run that are not in its config."""
+    """JSON-able facts about a run; the config that its fingerprint holds is left to config.json."""
     ranks = run.ranks
-    device = (
-        torch.cuda.get_device_name(ranks.device)
-        if ranks.device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
     launcher = f"torchrun --nproc_per_node={ranks.local_world_size}" if ranks.world_size > 1 else "python"
+    threads = torch.get_num_threads()
     return {
         "command": shlex.join([*launcher.split(), "train.py", *arguments]),
-        "commit": git_commit(),
+        "commit": run.fingerprint.get("code", {}).get("commit"),
         "ranks": ranks.world_size,
         "device": str(ranks.device.type),
-        "hardware": f"{device}, {available_cores()} cores, {torch.get_num_threads()} threads a rank",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "platform": platform.platform(),
-        "data": run.source.describe(),
-        "verification": {pairs.name: pairs.data_sha256 for pairs in run.pair_sets},
+        "hardware": f"{device_name(ranks.device)}, {available_cores()} cores, {threads} threads a rank",
         "backbone_parameters": sum(parameter.numel() for parameter in run.backbone.parameters()),
+        "fingerprint": {group: values for group, values in run.fingerprint.items() if group != "config"},
     }
 
 
-def git_commit() -> str | None:
-    """The commit of this code, with `+changes` where files differ from it; None outside a clone."""
+def _changes_so_far(folder: Path, run: Run, command: str) -> list[dict[str, Any]]:
+    """What an older run.json remembers, and what is other now; nothing where there is none to read."""
     try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=20, check=True)
-    return done.stdout.strip()
+        before = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        remembered = list(before.get("changes", []))
+        found = changes({**before.get("fingerprint", {}), "config": config}, run.fingerprint)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+    if found:
+        remembered.append({"command": command, "changed": found})
+    return remembered[-_REMEMBERED:]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from utils.config_values import ConfigError, Text, misread, shortened
 
