@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from training.build import Run
+from training.fingerprint import fingerprint_changes
 from training.state_tensors import BACKBONE, OPTIMIZERS, part, take_over, tensors_of
 from training.step import refuse_bad_weights
 from utils.checkpoint import CheckpointError, empty_tensors, load_checkpoint, on_main, own_share, save_checkpoint
@@ -19,25 +20,6 @@ from utils.checkpoint_choice import choose_checkpoint
 from utils.distributed import average_buffers
 from utils.files import whole_file
 from utils.schedule import Plan
-
-# Keys that may change between an interrupted run and its continuation without a word.
-_FREE_KEYS = frozenset(
-    {
-        "resume",
-        "output",
-        "frequent",
-        "num_workers",
-        "threads",
-        "source",
-        "notes",
-        "checkpoint_interval",
-        "keep_checkpoints",
-        "keep_best",
-        "async_save",
-        "hang_timeout",
-        "max_log_size",
-    }
-)
 
 
 def save_run(run: Run, steps_done: int, *, wait: bool = False) -> None:
@@ -55,9 +37,7 @@ def save_run(run: Run, steps_done: int, *, wait: bool = False) -> None:
         NonFiniteError: weights that are not worth saving.
         CheckpointError: on all ranks, where this save or the one before it failed on one.
     """
-    saver = getattr(run, "saver", None)
-    if saver is not None:
-        saver.wait()
+    run.saver.wait()
     refuse_bad_weights(run, steps_done)
     average_buffers(run.backbone)
     config, progress = run.config, _progress(run, steps_done)
@@ -71,8 +51,8 @@ def save_run(run: Run, steps_done: int, *, wait: bool = False) -> None:
         _write_model(folder / "model.pt", part(tensors, BACKBONE), group)
 
     tensors = own_share(tensors_of(run), run.ranks.rank, run.ranks.world_size, main=BACKBONE)
-    if config.async_save and not wait and saver is not None:
-        saver.start(tensors, write)
+    if config.async_save and not wait:
+        run.saver.start(tensors, write)
     else:
         write(tensors, None)
 
@@ -119,6 +99,7 @@ def resume_run(run: Run) -> Resumed:
         progress = choice.manifest["progress"]
         steps_done, old_plan, old = int(progress["steps_done"]), Plan(**progress["plan"]), dict(progress["config"])
         written_with, best_score, scaler = old["optimizer"], progress["best_score"], dict(progress["scaler"])
+        health = dict(progress.get("health", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its manifest is not one of a run ({type(error).__name__}: {error})") from error
     if written_with != run.config.optimizer:
@@ -132,31 +113,28 @@ def resume_run(run: Run) -> Resumed:
     take_over(run, tensors, states)
     run.best_score = best_score
     run.scaler.load_state_dict(scaler)
+    run.health.load_state_dict(health)
     first_step = run.plan.translate(steps_done, old_plan)
     lines = [*choice.lines, f"resumed from {path}: {steps_done} steps done"]
     if first_step != steps_done:
         before = old_plan.global_batch_size * old_plan.gradient_acc
         now = run.plan.global_batch_size * run.plan.gradient_acc
         lines.append(f"resume: a step takes {now} images, before {before}: step {steps_done} is step {first_step} now")
-    new = run.config.to_dict()
-    changed = [
-        f"{key} {old.get(key)!r} -> {new[key]!r}" for key in new if key not in _FREE_KEYS and new[key] != old.get(key)
-    ]
-    if changed:
-        lines.append("resume: changed since then: " + ", ".join(changed))
+    lines += fingerprint_changes(progress, run)
     return Resumed(first_step, steps_done, lines)
 
 
 def _progress(run: Run, steps_done: int) -> dict[str, Any]:
     """Where the run stands, as JSON; `score` is that of a verification after this very step."""
     plan = run.plan
-    scored_at, score = getattr(run, "last_score", None) or (None, None)
+    scored_at, score = run.last_score or (None, None)
     return {
         "steps_done": steps_done,
         "epoch": plan.epoch(steps_done),
         "score": score if scored_at == steps_done else None,
         "best_score": run.best_score,
         "scaler": run.scaler.state_dict(),
+        "health": run.health.state_dict(),
         "plan": {
             "batches_per_epoch": plan.batches_per_epoch,
             "num_epoch": plan.num_epoch,
@@ -164,6 +142,7 @@ def _progress(run: Run, steps_done: int) -> dict[str, Any]:
             "gradient_acc": plan.gradient_acc,
         },
         "config": run.config.to_dict(),
+        "fingerprint": run.fingerprint,
     }
 
 

@@ -80,7 +80,8 @@ def test_two_ranks_then_three_then_one(ranks: RankPool, tmp_path: Path) -> None:
     _, _, two = ranks.run(2, hand_on, str(tmp_path), 6, 3)[0]
     lines, from_two, three = ranks.run(3, hand_on, str(tmp_path), 4, 1)[2]
     assert lines[0].endswith("step_000000003: 3 steps done")
-    assert lines[1:] == ["resume: changed since then: batch_size 6 -> 4"]
+    assert lines[1] == "resume: changed since then: config: batch_size 6 -> 4"
+    assert lines[2] == "resume: changed since then: environment: ranks 2 -> 3"
     _, from_three, _ = ranks.run(1, hand_on, str(tmp_path), 12, 1)[0]
     for before, after in ((two, from_two), (three, from_three)):
         assert before["rows/momentum"].shape == (7, 6)
