@@ -7,18 +7,24 @@ from torch import Tensor
 from backbones import load_weights
 from eval.embedder import find_weights
 from training.build import Run
+from training.initial_head import load_initial_head
 from utils.checkpoint import CheckpointError
 
 
 def load_initial_weights(run: Run) -> list[str]:
-    """Starts the backbone from `config.init_from`; tensors that fit by name and shape are taken.
+    """Starts the backbone from `config.init_from` and the prototypes from `config.init_head_from`; collective.
 
     Returns:
         Lines for the log: what was taken and what was not.
 
     Raises:
-        CheckpointError: nothing fits.
+        CheckpointError: nothing fits, or the prototypes do not.
     """
+    return [*_load_backbone(run), *load_initial_head(run)]
+
+
+def _load_backbone(run: Run) -> list[str]:
+    """Takes the tensors that fit by name and shape."""
     if run.config.init_from is None:
         return []
     path = find_weights(run.config.init_from, checkpoint="last")
@@ -30,9 +36,14 @@ def load_initial_weights(run: Run) -> list[str]:
         if name in own and tensor.shape != own[name].shape
     ]
     if not any(isinstance(tensor, Tensor) and tensor.dim() > 1 for tensor in fitting.values()):
+        found = (
+            f"the shapes differ: {'; '.join(shapes[:3])}"
+            if shapes
+            else f"its first names are {', '.join(list(given)[:3])}, those here {', '.join(list(own)[:3])}"
+        )
         raise CheckpointError(
-            f"init_from: {path} has no weights of network {run.config.network!r}: its first names are "
-            f"{', '.join(list(given)[:3])}, those here {', '.join(list(own)[:3])}. Choose the network it was saved from"
+            f"init_from: {path} has no weights of network {run.config.network!r}: {found}. Choose the network it was "
+            "saved from"
         )
     run.backbone.load_state_dict(fitting, strict=False)
     lines = [f"init_from: {len(fitting)} of {len(own)} tensors taken from {path}"]
