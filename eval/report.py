@@ -55,7 +55,8 @@ def write_report(run_dir: str | Path) -> Path:
                 sections.saved_table(saved) + sections.plots(folder / "verification", saved),
             ),
             sections.section("Commands", sections.commands(folder, config, origin, saved)),
-            sections.section("Where it ran", sections.key_values(origin)),
+            sections.section("Where it ran", sections.key_values(_without(origin, "fingerprint", "changes"))),
+            sections.section("Reproducibility", sections.reproducibility(origin)),
             sections.section("Config", sections.key_values(config)),
         ]
     )
@@ -101,6 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _without(record: Record, *names: str) -> Record:
+    return {key: value for key, value in record.items() if key not in names}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

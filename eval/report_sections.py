@@ -149,6 +149,26 @@ def key_values(record: Record) -> str:
     return f'<div class="scroll"><table>{"".join(rows)}</table></div>' if rows else ""
 
 
+def reproducibility(origin: Record) -> str:
+    """The fingerprint of what made the run, and what changed at each continuation; nothing for older runs."""
+    fingerprint = origin.get("fingerprint")
+    if not isinstance(fingerprint, Mapping):
+        return ""
+    parts = []
+    for group, facts in fingerprint.items():
+        if isinstance(facts, Mapping):
+            shown = {key: value for key, value in facts.items() if key != "files"}
+            shown |= {"files": f"{len(facts['files'])} hashed, listed in run.json"} if "files" in facts else {}
+            parts.append(f"<h3>{escape(str(group).capitalize())}</h3>{key_values(shown)}")
+    changed = [
+        f"# {entry.get('command')}\n" + "\n".join(str(line) for line in entry.get("changed", ()))
+        for entry in origin.get("changes") or ()
+    ]
+    if changed:
+        parts.append(f"<h3>Changed when the run went on</h3><pre>{escape(chr(10).join(changed))}</pre>")
+    return "".join(parts)
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""

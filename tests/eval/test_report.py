@@ -38,6 +38,26 @@ class Checker(HTMLParser):
         self.texts.append(data)
 
 
+def test_where_the_run_comes_from_and_what_changed_when_it_went_on(run):
+    fingerprint = {
+        "code": {"commit": "c0ffee", "tree_sha256": SHA, "files": {"train.py": "1", "<b>.py": "2"}},
+        "data": {"kind": "records", "content_sha256": SHA},
+        "environment": {"torch": "2.13", "threads": 4},
+    }
+    changed = [{"command": "python train.py x resume=True", "changed": ["code: <b>.py differs", "config: lr 1 -> 2"]}]
+    (run / "run.json").write_text(json.dumps({"ranks": 2, "fingerprint": fingerprint, "changes": changed}))
+    page = write_report(run).read_text()
+    checker = Checker()
+    checker.feed(page)
+    text = " ".join(checker.texts)
+    assert checker.open == []
+    for wanted in ("Reproducibility", SHA, "2 hashed, listed in run.json", "code: <b>.py differs\nconfig: lr 1 -> 2"):
+        assert wanted in text
+    assert text.count("content_sha256") == 1
+    (run / "run.json").write_text(json.dumps({"ranks": 2, "fingerprint": 3}))
+    assert "Reproducibility" not in write_report(run).read_text()
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run folder after 100 steps and two verifications, with a hostile name in it."""
