@@ -30,7 +30,10 @@ def read_bin(path: Path, content: bytes) -> tuple[list[bytes | memoryview], NDAr
     Raises:
         PairError: a refused global or opcode (named), damage, or a layout other than (bins, issame_list).
     """
-    return _check_layout(path, load_pickle(path, content))
+    images, is_same = _check_layout(path, load_pickle(path, content))
+    if sum(len(image) for image in {id(image): image for image in images}.values()) > len(content):
+        raise PairError(f"{path}: its images overlap: together they are longer than the file")
+    return images, is_same
 
 
 def write_bin(path: str | Path, images: Sequence[bytes], is_same: Sequence[bool] | NDArray[np.bool_]) -> None:
@@ -59,7 +62,8 @@ def _check_layout(path: Path, loaded: Any) -> tuple[list[bytes | memoryview], ND
     if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
         raise PairError(f"{path}: expected a pair (bins, issame_list), got {_describe(loaded)}")
     bins, flags = (part.value if isinstance(part, PickledArray) else part for part in loaded)
-    if not isinstance(bins, (list, tuple)) or not isinstance(flags, (list, tuple, np.ndarray)):
+    listed = isinstance(flags, (list, tuple)) or (isinstance(flags, np.ndarray) and flags.ndim == 1)
+    if not isinstance(bins, (list, tuple)) or not listed:
         raise PairError(
             f"{path}: expected (list of images, list of flags), got ({_describe(bins)}, {_describe(flags)})"
         )
@@ -70,7 +74,11 @@ def _check_layout(path: Path, loaded: Any) -> tuple[list[bytes | memoryview], ND
     bad_flags = [i for i, flag in enumerate(flags) if not isinstance(flag, (int, np.generic)) or flag not in (0, 1)]
     if bad_flags:
         raise PairError(f"{path}: flag {bad_flags[0]} is not True or False but {_describe(flags[bad_flags[0]])}")
-    return [_image_bytes(path, i, item) for i, item in enumerate(bins)], np.asarray(flags, dtype=bool)
+    images: dict[int, bytes | memoryview] = {}  # one for each object of the file, however often it is named
+    for i, item in enumerate(bins):
+        if id(item) not in images:
+            images[id(item)] = _image_bytes(path, i, item)
+    return [images[id(item)] for item in bins], np.asarray(flags, dtype=bool)
 
 
 def _image_bytes(path: Path, index: int, item: Any) -> bytes | memoryview:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.bin_files import read_bin, write_bin
+from eval.pair_lists import parse_pair_list
 from eval.safe_pickle import PairError
 from utils.images import FACE, ImageError, decode_image
 
@@ -84,7 +85,9 @@ def load_bin(path: str | Path) -> PairSet:
         raise PairError(f"{path}: cannot be read: {error.strerror}") from error
     encoded, is_same = read_bin(path, content)
     digest = hashlib.sha256(content).hexdigest()
-    first_index = _first_indices(hashlib.sha256(data).digest() for data in encoded)
+    # One image named a million times is hashed once: the work stays proportional to the file.
+    digests = {id(data): hashlib.sha256(data).digest() for data in {id(data): data for data in encoded}.values()}
+    first_index = _first_indices(digests[id(data)] for data in encoded)
     return PairSet(path.stem, _BinImages(path, encoded), is_same, min(MAX_FOLDS, len(is_same)), digest, first_index)
 
 
@@ -96,20 +99,11 @@ def load_pair_list(images_dir: str | Path, list_path: str | Path, *, name: str |
     SLLFW: two lines per pair, each `Name/Name_0001.jpg`; a pair is "same" where both lines name one folder.
 
     Raises:
-        PairError: a line that does not parse, a wrong number of lines, a missing image; each with the list's line.
+        PairError: a line that does not parse, a wrong number of lines, a missing image, a name that leads out of the
+            folder (links in the folder are followed: data sets are often linked); each with the list's line.
     """
     images_dir, list_path = Path(images_dir), Path(list_path)
-    try:
-        text = list_path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PairError(f"{list_path}: the pair list cannot be read: {error}") from error
-    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    if not lines:
-        raise PairError(f"{list_path}: the pair list is empty")
-    if all(word.isdigit() for word in lines[0][1]):
-        entries, num_folds = _parse_lfw(list_path, lines)
-    else:
-        entries, num_folds = _parse_sllfw(list_path, lines)
+    entries, num_folds = parse_pair_list(list_path, MAX_FOLDS)
     files = [_ListedImage(images_dir / file, number) for _, pair in entries for number, file in pair]
     is_same = np.array([same for same, _ in entries], dtype=bool)
     images = _FileImages(list_path, files)
@@ -144,51 +138,6 @@ def _resolve(name: str, folder: Path, target: str) -> Path:
         if candidate.exists():
             return candidate
     raise PairError(f"{name} does not exist, nor in {folder}. {_not_found(target, folder)}")
-
-
-Lines = list[tuple[int, list[str]]]
-# is_same, then (line in the list, file below the image folder) of both images
-Entries = list[tuple[bool, tuple[tuple[int, str], tuple[int, str]]]]
-
-
-def _parse_lfw(path: Path, lines: Lines) -> tuple[Entries, int]:
-    header = [int(word) for word in lines[0][1]]
-    num_folds, per_kind = (header[0], header[1]) if len(header) == 2 else (1, header[0])
-    num_pairs = 2 * num_folds * per_kind
-    if len(header) > 2 or num_pairs == 0 or len(lines) - 1 != num_pairs:
-        raise PairError(
-            f"{path}: line {lines[0][0]}: the header {' '.join(lines[0][1])!r} announces {num_pairs} pairs "
-            f"(folds x same and as many different ones), the list holds {len(lines) - 1}"
-        )
-    entries: Entries = []
-    for index, (number, words) in enumerate(lines[1:]):
-        same = index % (2 * per_kind) < per_kind
-        if len(words) != (3 if same else 4) or not all(word.isdigit() for word in (words[1], words[-1])):
-            expected = "`name i j` (same identity)" if same else "`name i other j` (different identities)"
-            raise PairError(f"{path}: line {number}: expected {expected}, got {' '.join(words)!r}")
-        first = _lfw_file(words[0], words[1])
-        entries.append((same, ((number, first), (number, _lfw_file(words[-2] if not same else words[0], words[-1])))))
-    return entries, num_folds
-
-
-def _lfw_file(name: str, index: str) -> str:
-    return f"{name}/{name}_{int(index):04d}.jpg"
-
-
-def _parse_sllfw(path: Path, lines: Lines) -> tuple[Entries, int]:
-    for number, words in lines:
-        if len(words) != 1 or "/" not in words[0]:
-            raise PairError(
-                f"{path}: line {number}: expected `Name/Name_0001.jpg` (two lines per pair), or an LFW list with a "
-                f"header such as `10 300`; got {' '.join(words)!r}"
-            )
-    if len(lines) % 2:
-        raise PairError(f"{path}: line {lines[-1][0]}: {len(lines)} lines do not make pairs of two lines each")
-    entries: Entries = []
-    for (number, (first,)), (next_number, (second,)) in zip(lines[::2], lines[1::2], strict=True):
-        same = first.rsplit("/", 1)[0] == second.rsplit("/", 1)[0]
-        entries.append((same, ((number, first), (next_number, second))))
-    return entries, min(MAX_FOLDS, len(entries))
 
 
 def _first_indices(keys: Iterable[Hashable]) -> NDArray[np.int64]:
@@ -233,6 +182,8 @@ class _FileImages(Sequence[NDArray[np.uint8]]):
 
     def _read(self, entry: _ListedImage) -> bytes:
         try:
+            if entry.file.exists() and not entry.file.is_file():  # a pipe would never end
+                raise PairError(f"{self._list_path}: line {entry.line}: {entry.file} is no file")
             return entry.file.read_bytes()
         except OSError as error:
             raise PairError(

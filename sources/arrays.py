@@ -74,6 +74,14 @@ def split_location(kind: str, rest: str) -> tuple[Path, bool]:
     return folder, test
 
 
+def unpacked_limit(packed_bytes: int) -> int:
+    """How many bytes that many compressed ones may become: 64 times as many, at least 64 MiB.
+
+    The published sets grow less than sevenfold; a bomb grows a thousandfold.
+    """
+    return max(1 << 26, 64 * packed_bytes)
+
+
 def find_file(kind: str, folder: Path, candidates: list[str], advice: str) -> Path:
     """The first of the candidate names that exists in `folder`; SourceError with what is there otherwise."""
     for name in candidates:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,8 @@ import numpy as np
 from sources.arrays import ArraySource, find_file, split_location
 from sources.base import SourceError
 from utils.images import ImageFormat
+from utils.numpy_pickle import PickledArray, load_arrays
+from utils.pickle_machine import PickleError
 
 # Mean and standard deviation over all channels of the training pixels, in pixel units.
 CIFAR10 = ImageFormat(32, 32, 3, mean=120.7, std=64.2)
@@ -78,35 +77,21 @@ def _read_binary(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_pickle(path: Path, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
     try:
-        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        pixels, labels = content[b"data"], np.array(content[label_key], dtype=np.int64)
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise SourceError(f"{path}: this is no CIFAR batch ({type(error).__name__}: {error}); fetch it again") from None
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS):
+        content = load_arrays(path.read_bytes(), "a CIFAR batch", dicts=True)
+    except PickleError as error:
+        raise SourceError(f"{path}: this is no CIFAR batch: {error}; fetch it again") from None
+    if not isinstance(content, dict):
+        raise SourceError(f"{path}: this is no CIFAR batch but a {type(content).__name__}; fetch it again")
+    pixels, labels = content.get(b"data"), content.get(label_key)
+    if not isinstance(pixels, PickledArray) or not isinstance(labels, (list, PickledArray)):
+        raise SourceError(f"{path}: this is no CIFAR batch: it needs data and {label_key.decode()}; fetch it again")
+    numbers = labels.value if isinstance(labels, PickledArray) else _whole_numbers(path, labels)
+    if pixels.value.dtype != np.uint8 or pixels.value.shape != (numbers.size, _PIXELS):
         raise SourceError(f"{path}: expected uint8 (images, {_PIXELS}) with a label each; fetch it again")
-    return pixels, labels
+    return pixels.value, numbers.reshape(-1)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers only: a pickle from the net could otherwise run any code."""
-
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return _empty_array
-        if (module, name) == ("_codecs", "encode"):
-            return _encode_latin1
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which no CIFAR batch needs")
-
-
-def _empty_array(_: type, shape: tuple[int, ...], __: bytes) -> np.ndarray:
-    """What numpy pickles call first; the array's state follows."""
-    return np.ndarray(shape, dtype=np.uint8)
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """How protocol 2 pickles of Python 3 carry bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r} in the pickle; only latin1 is used by numpy")
-    return text.encode("latin1")
+def _whole_numbers(path: Path, labels: list[Any]) -> np.ndarray:
+    if not all(type(label) is int and 0 <= label < _PIXELS for label in labels):
+        raise SourceError(f"{path}: this is no CIFAR batch: a label in it is no class; fetch it again")
+    return np.array(labels, dtype=np.int64)

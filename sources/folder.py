@@ -35,9 +35,13 @@ def list_identities(folder: Path) -> tuple[list[str], list[list[str]], list[str]
             continue
         if entry.name.startswith("."):
             continue
-        inside = sorted(item.name for item in os.scandir(entry.path))
-        images = [name for name in inside if name.lower().endswith(IMAGE_SUFFIXES)]
-        ignored += [f"{entry.name}/{name}" for name in inside if not name.lower().endswith(IMAGE_SUFFIXES)]
+        images = []
+        for item in sorted(os.scandir(entry.path), key=lambda item: item.name):
+            # links are followed, as data sets are often linked; a pipe named x.jpg would be read for ever
+            if item.name.lower().endswith(IMAGE_SUFFIXES) and item.is_file():
+                images.append(item.name)
+            else:
+                ignored.append(f"{entry.name}/{item.name}")
         if not images:
             raise SourceError(
                 f"{entry.path}: no image in this identity folder ({', '.join(IMAGE_SUFFIXES)} count; sub-folders of "

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sources.arrays import ArraySource, find_file, split_location
+from sources.arrays import ArraySource, find_file, split_location, unpacked_limit
 from sources.base import SourceError
 from utils.images import ImageFormat
 
 # Mean and standard deviation of the training pixels, in pixel units.
 MNIST = ImageFormat(28, 28, 1, mean=33.32, std=78.57)
 _UINT8 = 8  # the idx code of unsigned bytes
-_MAX_BYTES = 1 << 32
 
 
 def open_mnist(rest: str) -> ArraySource:
@@ -48,6 +47,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         SourceError: another type, another number of axes, or fewer or more bytes than the header announces.
     """
     start = 4 + 4 * dimensions
+    size = path.stat().st_size
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(start)
@@ -58,8 +58,12 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
                 )
             shape = tuple(int(size) for size in np.frombuffer(header, dtype=">u4", offset=4))
             expected = math.prod(shape)
-            if expected > _MAX_BYTES:
-                raise SourceError(f"{path}: the header announces {shape}, {expected} bytes: it is damaged")
+            limit = unpacked_limit(size) if path.suffix == ".gz" else size
+            if expected > limit:  # read() takes the memory before it looks for the bytes
+                raise SourceError(
+                    f"{path}: the header announces {expected} bytes {shape}, the file has {size} and may hold at most "
+                    f"{limit}: it is damaged, or cut short; fetch the file again"
+                )
             body = file.read(expected + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SourceError(f"{path}: the gzip data is damaged or ends early ({error}); fetch the file again") from None

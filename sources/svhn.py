@@ -6,6 +6,7 @@ import numpy as np
 
 from sources.arrays import ArraySource, find_file, split_location
 from sources.base import SourceError
+from sources.mat_file import read_mat
 from utils.images import ImageFormat
 
 # Mean and standard deviation over all channels of the training pixels, in pixel units.
@@ -18,16 +19,11 @@ def open_svhn(rest: str) -> ArraySource:
     Raises:
         SourceError: the file is missing, damaged, or holds other arrays.
     """
-    import scipy.io  # slow to import, and needed for this one format
-
     folder, test = split_location("svhn", rest)
     name = "test_32x32.mat" if test else "train_32x32.mat"
     path = find_file("svhn", folder, [name], "Put the cropped-digits file of the SVHN site there")
-    try:
-        content = scipy.io.loadmat(str(path), variable_names=("X", "y"))
-        images, labels = np.asarray(content["X"]), np.asarray(content["y"]).reshape(-1)
-    except Exception as error:  # scipy raises whatever its parsers trip over
-        raise SourceError(f"{path}: no readable .mat file with X and y ({type(error).__name__}: {error})") from None
+    content = read_mat(path, ("X", "y"))
+    images, labels = content["X"], content["y"].reshape(-1)
     if images.ndim != 4:
         raise SourceError(f"{path}: X has shape {images.shape}, expected (32, 32, 3, images)")
     pixels = np.ascontiguousarray(images.transpose(3, 0, 1, 2))

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from utils.errors import DataError
+from utils.image_header import image_size
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 # OpenCV before 4.10 cannot hand out RGB itself; the conversion costs a second pass over the pixels.
 _DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _COLOR = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
+MAX_PIXELS = 100_000_000  # of an image whose size nobody has promised; 300 MB decoded
 
 
 class ImageError(DataError):
@@ -49,7 +51,10 @@ FACE = ImageFormat(112, 112, 3)
 
 
 def decode_image(data: bytes | memoryview, image_format: ImageFormat | None = None) -> np.ndarray:
-    """Decodes JPEG, PNG or whatever else OpenCV reads.
+    """Decodes JPEG, PNG, BMP or WebP; of all that OpenCV reads, nothing else is let near its decoders.
+
+    The size is read from the header first: an image of another size than the format's, or of more than MAX_PIXELS, is
+    refused before any memory is taken for it.
 
     Args:
         data: the encoded file; a memoryview is decoded in place, without a copy.
@@ -64,6 +69,7 @@ def decode_image(data: bytes | memoryview, image_format: ImageFormat | None = No
     if len(data) == 0:
         raise ImageError("the image is empty (0 bytes): the record or file holds no pixels; pack it again")
     _require_whole_jpeg(data)
+    _require_size(data, image_format)
     grey = image_format is not None and image_format.channels == 1
     flag = cv2.IMREAD_GRAYSCALE if grey else _COLOR
     try:
@@ -71,21 +77,46 @@ def decode_image(data: bytes | memoryview, image_format: ImageFormat | None = No
     except cv2.error as error:
         raise ImageError(f"OpenCV cannot decode these {len(data)} bytes: {error}") from None
     if decoded is None:
-        raise ImageError(
-            f"these {len(data)} bytes (they begin with {bytes(data[:4]).hex(' ')}) are not a whole image that OpenCV "
-            "can decode; JPEG begins with ff d8, PNG with 89 50 4e 47"
-        )
+        raise _no_image(data)
     image: np.ndarray = decoded
     if grey:
         image = image[:, :, np.newaxis]
     elif not _DECODES_RGB:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if image_format is not None and image.shape != image_format.shape:
-        raise ImageError(
-            f"the image is {image.shape[0]}x{image.shape[1]} (height x width), the data set's images are "
-            f"{image_format.height}x{image_format.width}: resize it, or pack the set with --size"
-        )
+        raise _other_size(image.shape[0], image.shape[1], image_format)
     return image
+
+
+def _require_size(data: bytes | memoryview, image_format: ImageFormat | None) -> None:
+    """Refuses by the header alone what is no image, of another size than promised, or a decompression bomb."""
+    size = image_size(data)
+    if size is None:
+        raise _no_image(data)
+    height, width = size
+    if image_format is None:
+        if height * width > MAX_PIXELS:
+            raise ImageError(
+                f"{len(data)} bytes announce an image of {height}x{width} pixels; more than {MAX_PIXELS:,} are refused "
+                "before they are decoded"
+            )
+    elif size != (image_format.height, image_format.width) and size != (image_format.width, image_format.height):
+        # turned by a quarter it may be right: OpenCV follows the orientation that cameras note
+        raise _other_size(height, width, image_format)
+
+
+def _no_image(data: bytes | memoryview) -> ImageError:
+    return ImageError(
+        f"these {len(data)} bytes (they begin with {bytes(data[:4]).hex(' ')}) are not a whole image that OpenCV "
+        "can decode; JPEG begins with ff d8, PNG with 89 50 4e 47, and BMP and WebP are read too"
+    )
+
+
+def _other_size(height: int, width: int, image_format: ImageFormat) -> ImageError:
+    return ImageError(
+        f"the image is {height}x{width} (height x width), the data set's images are "
+        f"{image_format.height}x{image_format.width}: resize it, or pack the set with --size"
+    )
 
 
 def _require_whole_jpeg(data: bytes | memoryview) -> None:

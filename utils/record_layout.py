@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INSIGHTFACE, IM2REC = "insightface", "im2rec"
 _EXACT = 1 << 24  # the set header is float32: whole numbers beyond this one are rounded
+_MAX_PROPERTY = 1024  # bytes; a property file has about twenty
+_MAX_SIDE = 1 << 14  # pixels
 
 
 @dataclass
@@ -87,7 +89,10 @@ class SetLayout:
             return None
         if any(header.flag != 2 for header in headers):
             return None
-        spans = np.array([header.label for header in headers], dtype=np.float64).astype(np.int64)
+        edges = np.array([header.label for header in headers], dtype=np.float64)
+        if not bool((np.abs(edges) <= _EXACT).all()):  # false for NaN
+            return None
+        spans = edges.astype(np.int64)
         starts, ends = spans[:, 0], spans[:, 1]
         covers = starts[0] == 1 and ends[-1] == self.identity_keys.start and bool((starts[1:] == ends[:-1]).all())
         counts = ends - starts
@@ -195,10 +200,18 @@ def exact_boundary(is_identity: Callable[[int], bool], rounded: int, reach: int 
 
 def read_property(path: Path) -> tuple[int, int, int]:
     """(num_classes, height, width) of a property file; RecordError where it holds anything else."""
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    with path.open("rb") as file:
+        text = file.read(_MAX_PROPERTY + 1).decode("utf-8", "replace").strip()
     fields = [field.strip() for field in text.split(",")]
-    if len(fields) != 3 or not all(field.isdigit() for field in fields) or not all(int(field) for field in fields):
+    sound = len(fields) == 3 and all(field.isascii() and field.isdigit() and len(field) <= 9 for field in fields)
+    num_classes, height, width = (int(field) for field in fields) if sound else (0, 0, 0)
+    # Labels are float32, whole up to 2 ** 24; a side beyond 2 ** 14 is no face but a batch that fills the memory.
+    if not (0 < num_classes <= _EXACT and 0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
         raise RecordError(
-            path, None, None, f"it holds {text[:60]!r}, expected num_classes,height,width, like 85742,112,112"
+            path,
+            None,
+            None,
+            f"it holds {text[:60]!r}, expected num_classes,height,width, like 85742,112,112; at most {_EXACT} classes "
+            f"and {_MAX_SIDE} pixels a side",
         )
-    return int(fields[0]), int(fields[1]), int(fields[2])
+    return num_classes, height, width
