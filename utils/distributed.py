@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 
+from utils.launcher import fresh_store, tell_begun
 from utils.memory import keep_freed_memory
 
 # How long a rank waits for the others, if nothing else is said. What one rank does alone takes far less; torch's own
@@ -84,7 +85,9 @@ def start_ranks(
         raise RankError("several GPUs need NCCL, which this torch lacks: start one process, or use --device cpu")
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" and dist.is_nccl_available() else "gloo"
     if launched:
-        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout)
+        store = fresh_store(rank, world_size, timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+        tell_begun()
     else:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     return Ranks(rank, world_size, local_rank, local_world_size, chosen)
@@ -116,6 +119,17 @@ def stop_ranks() -> None:
     """Ends the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def shared_store() -> Store | None:
+    """What the ranks tell each other beside their collectives, over a connection of its own; None for a single rank.
+
+    A call that does not return on the process group's connection must not stop this one.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    store = dist.distributed_c10d._get_default_store()
+    return PrefixStore("beside", store.clone())  # type: ignore[attr-defined]
 
 
 def available_cores() -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+import uuid
 from datetime import timedelta
 
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
@@ -75,6 +77,39 @@ def past_failure() -> str | None:
     """The text of the error that ended the ranks before this restart and cannot be mended by it, if there is one."""
     store = _agent_store()
     return store.get(_FAILURE).decode() if store is not None and store.check([_FAILURE]) else None
+
+
+def fresh_store(rank: int, world_size: int, timeout: timedelta) -> Store | None:
+    """The part of torchrun's store in which the ranks of this start meet; collective. None without such a store.
+
+    The store outlives the ranks, and gloo and NCCL take the addresses of ranks that are gone for those of their
+    successors (https://github.com/pytorch/pytorch/issues/135712). The count of restarts cannot tell them apart: each
+    node has its own. So the main rank gives this start a name, and hands it to everyone who asks under a name
+    that nobody had before.
+
+    Raises:
+        RuntimeError: not all ranks came in time.
+    """
+    store = _agent_store()
+    if store is None:
+        return None
+    store.set_timeout(timeout)
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"asks/{rank}", own)
+        name = store.get(f"told/{own}").decode()
+        store.set(f"here/{name}/{rank}", "1")
+        return PrefixStore(f"start/{name}", store)
+    deadline, missing = time.monotonic() + timeout.total_seconds(), set(range(1, world_size))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"asks/{other}"]):  # it may be one who is gone: only who answers is here
+                store.set(f"told/{store.get(f'asks/{other}').decode()}", own)
+        missing = {other for other in missing if not store.check([f"here/{own}/{other}"])}
+        if missing and time.monotonic() > deadline:
+            raise RuntimeError(f"ranks {sorted(missing)} did not start within {timeout}")
+        time.sleep(0.02 if missing else 0.0)
+    return PrefixStore(f"start/{own}", store)
 
 
 def _agent_store() -> Store | None:

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import Store
 
 _ALARM = "alarm"
-_STORE_TIMEOUT = timedelta(seconds=30)
-
-
-def open_store(world_size: int) -> Store | None:
-    """A connection of its own to the store that the launcher's variables name; None where there is none to be had.
-
-    Not the process group's: a call that does not return on one connection must not stop the other.
-    """
-    if world_size == 1 or "MASTER_ADDR" not in os.environ:
-        return None
-    try:
-        store = TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=_STORE_TIMEOUT,
-            wait_for_workers=False,
-        )
-    except RuntimeError:
-        return None
-    # A store of torchrun outlives its ranks: what the ranks before a restart have left must not be read.
-    return PrefixStore(f"watchdog/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 class PeerBoard:

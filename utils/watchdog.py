@@ -15,10 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-from torch._C._distributed_c10d import Store
-
-from utils.distributed import COLLECTIVE_TIMEOUT, Ranks
-from utils.peer_board import PeerBoard, open_store, tell_apart
+from utils.distributed import COLLECTIVE_TIMEOUT, Ranks, shared_store
+from utils.peer_board import PeerBoard, tell_apart
 
 HUNG = 124  # exit status, the one of timeout(1)
 STUCK = 1  # exit status where not even this file's thread could run: faulthandler's own
@@ -37,23 +35,22 @@ def collective_timeout(hang_timeout: float) -> timedelta:
 class Watchdog:
     """Ends this process with status `HUNG` when it makes no progress, after telling where all its threads stand.
 
-    One rank that hangs makes all of them wait. The first to notice raises an alarm over the launcher's store; every
-    rank that can still run then writes its stacks to stderr and `stacks_rank<R>.txt`, and which ranks to look at first.
-    Below it lies a net of C for a rank whose interpreter is held by a call that does not return: it writes the bare
+    One rank that hangs makes all of them wait. The first to notice raises an alarm over the store that they share;
+    every rank that can still run then writes its stacks to stderr and `stacks_rank<R>.txt`, and which ranks to look at
+    first. Below it lies a net of C for a rank whose interpreter is held by a call that does not return: it writes the bare
     stacks to stderr and ends the process with status `STUCK`, except where a person watches in a terminal: there, a
     run that was suspended with Ctrl-Z would be ended when it goes on.
 
     Time in which the whole process stood still (suspended, or its machine asleep) does not count.
     """
 
-    def __init__(self, seconds: float, ranks: Ranks, folder: Path, *, store: Store | None = None) -> None:
+    def __init__(self, seconds: float, ranks: Ranks, folder: Path) -> None:
         """Starts watching.
 
         Args:
             seconds: without progress that make a hang; 0 never does. Phases in `PHASES` and the first step have more.
             ranks: this process among all.
             folder: for the stacks.
-            store: what the ranks of this run share; None opens the one of the launcher.
         """
         self._seconds, self._ranks, self._folder = seconds, ranks, folder
         self._beat = ("starting", 0, 0)
@@ -66,8 +63,7 @@ class Watchdog:
         self._reporting = False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         if seconds > 0:
-            store = open_store(ranks.world_size) if store is None else store
-            self._board = PeerBoard(store, ranks.rank, ranks.world_size, self._interval)
+            self._board = PeerBoard(shared_store(), ranks.rank, ranks.world_size, self._interval)
             self._thread.start()
 
     def beat(self, phase: str, step: int) -> None:
