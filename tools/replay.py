@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
-from torch.distributed import FileStore
+from torch._C._distributed_c10d import FileStore
 
 from dataset import Batch
 from tools.replay_walk import Walk, describe_head, gradient_table

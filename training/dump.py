@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dataset import Batch
+from sources.substitutes import KnownClasses
 from training.build import Run
 from training.provenance import describe_run
 from utils.distributed import gather_objects
@@ -70,11 +71,11 @@ def write_dump(run: Run, evidence: Evidence, text: str) -> str:
     if run.ranks.is_main:
         files[SHARED] = _shared_part(run)
     size = sum(gather_objects(sum(map(_bytes_of, files.values()))))
-    manifest = _manifest(run, evidence, text)
+    hashes = gather_objects(fingerprint(run, evidence.embeddings))
     stages: list[tuple[bool, Callable[[], str | None]]] = [
         (True, lambda: _prepare(final, partial, size)),
         (False, lambda: _save(partial, files)),
-        (True, lambda: _complete(final, partial, manifest)),
+        (True, lambda: _complete(final, partial, _manifest(run, evidence, text, hashes))),
     ]
     for is_mains, action in stages:
         problem = _attempt(action) if run.ranks.is_main or not is_mains else None
@@ -110,11 +111,11 @@ def _shared_part(run: Run) -> dict[str, Any]:
     return {
         "backbone": {name: tensor.detach() for name, tensor in run.backbone.named_parameters()},
         "head": {name: tensor.detach() for name, tensor in run.fc.head.state_dict().items()},
-        "class_counts": torch.from_numpy(run.source.class_counts()),
+        "class_counts": torch.from_numpy(KnownClasses(run.source, run.config.bad_records).class_counts()),
     }
 
 
-def _manifest(run: Run, evidence: Evidence, text: str) -> dict[str, Any]:
+def _manifest(run: Run, evidence: Evidence, text: str, hashes: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "text": text,
@@ -128,9 +129,9 @@ def _manifest(run: Run, evidence: Evidence, text: str) -> dict[str, Any]:
         "image_format": asdict(run.source.image_format),
         "num_classes": run.source.num_classes,
         "num_images": len(run.source),
-        "ranks": gather_objects(fingerprint(run, evidence.embeddings)),
+        "ranks": hashes,
         "config": run.config.to_dict(),
-        "provenance": describe_run(run, sys.argv[1:]) if run.ranks.is_main else None,
+        "provenance": describe_run(run, sys.argv[1:]),
     }
 
 

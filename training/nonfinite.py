@@ -52,11 +52,11 @@ def find_offender(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tenso
 
 def describe_bad_step(run: Run, offender: Offender, loss: float, step: int) -> str:
     """What was not finite and where it came from, for one line."""
+    place = f"step {step} (epoch {run.plan.epoch(step)}): "
+    if offender.stage == LAST_STAGE and math.isfinite(loss):
+        return f"{place}a running statistic of the backbone is not finite after this batch"
     what = "a weight" if offender.is_weight else "the gradient" if math.isfinite(loss) else "the loss"
-    return (
-        f"step {step} (epoch {run.plan.epoch(step)}): {what} is not finite; first seen in {offender.what} on rank "
-        f"{offender.rank}"
-    )
+    return f"{place}{what} is not finite; first seen in {offender.what} on rank {offender.rank}"
 
 
 def remedies(run: Run) -> str:
