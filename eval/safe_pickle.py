@@ -7,7 +7,7 @@ from typing import Any
 
 from utils.errors import DataError
 from utils.numpy_pickle import PickledArray, load_arrays
-from utils.pickle_machine import PickleError
+from utils.pickle_grammar import PickleError
 
 __all__ = ["PairError", "PickledArray", "load_pickle"]
 

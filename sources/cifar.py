@@ -11,7 +11,7 @@ from sources.arrays import ArraySource, find_file, split_location
 from sources.base import SourceError
 from utils.images import ImageFormat
 from utils.numpy_pickle import PickledArray, load_arrays
-from utils.pickle_machine import PickleError
+from utils.pickle_grammar import PickleError
 
 # Mean and standard deviation over all channels of the training pixels, in pixel units.
 CIFAR10 = ImageFormat(32, 32, 3, mean=120.7, std=64.2)

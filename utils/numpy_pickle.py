@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.pickle_machine import DICTS, Grammar, StandIn, run_pickle
+from utils.pickle_grammar import DICTS, Grammar, StandIn
+from utils.pickle_machine import run_pickle
 
 _ALLOWED_DTYPES = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"}
 _MAX_NAME = 64

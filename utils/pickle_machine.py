@@ -3,61 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NoReturn
+
+from utils.pickle_grammar import DICTS, FLOATS, OBJECTS, PERSISTENT, Grammar, Name, PickleError, StandIn
 
 _LENGTHS = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 _INT32, _FLOAT = struct.Struct("<i"), struct.Struct(">d")
 _MAX_NAME = 64
 _MAX_INT_KEY = 1 << 32  # beyond it whole numbers can be made whose hashes collide
-DICTS, FLOATS, OBJECTS, PERSISTENT = frozenset("}us"), frozenset("G"), frozenset("\x81"), frozenset("Q")
-
-
-class PickleError(ValueError):
-    """A pickle that is damaged or asks for more than its grammar allows; the text says what, not in which file."""
-
-
-@dataclass(frozen=True)
-class Name:
-    """A global that a pickle names. Nothing was imported for it."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-class StandIn:
-    """Base of what a grammar builds in place of a real object; it is hashed by identity, whatever is in it."""
-
-    __slots__ = ()
-
-    def restore(self, state: Any) -> None:
-        """Takes the object's state (opcode BUILD); raises TypeError where there is none."""
-        raise TypeError(f"{type(self).__name__} takes no state")
-
-
-@dataclass(frozen=True)
-class Grammar:
-    """What one kind of pickle may hold besides lists, tuples, bytes, text, whole numbers, bools and None.
-
-    Attributes:
-        what: the kind of file, for errors: "a verification file".
-        holds: what it may hold, for errors.
-        calls: (module, name) -> what is called with the pickle's arguments in its place.
-        values: names that may stand by themselves, never called, as dtypes do.
-        extra: any of DICTS, FLOATS, OBJECTS, PERSISTENT together.
-        persistent: what answers a persistent id.
-    """
-
-    what: str
-    holds: str
-    calls: Mapping[tuple[str, str], Callable[..., Any]] = field(default_factory=dict)
-    values: frozenset[tuple[str, str]] = frozenset()
-    extra: frozenset[str] = frozenset()
-    persistent: Callable[[Any], Any] | None = None
 
 
 def run_pickle(content: bytes | memoryview, grammar: Grammar, start: int = 0) -> tuple[Any, int]:

@@ -18,7 +18,8 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from utils.errors import DataError
-from utils.pickle_machine import DICTS, OBJECTS, Grammar, Name, PickleError, StandIn, run_pickle
+from utils.pickle_grammar import DICTS, OBJECTS, Grammar, Name, PickleError, StandIn
+from utils.pickle_machine import run_pickle
 from utils.torch_files import TorchFileError, Window, check_torch_file
 
 _METADATA = ".metadata"

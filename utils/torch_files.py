@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn
 
 from utils.errors import DataError
-from utils.pickle_machine import DICTS, FLOATS, PERSISTENT, Grammar, Name, PickleError, StandIn, run_pickle
+from utils.pickle_grammar import DICTS, FLOATS, PERSISTENT, Grammar, Name, PickleError, StandIn
+from utils.pickle_machine import run_pickle
 
 _ZIP_START = b"PK\x03\x04"
 # The number with which files of torch before 1.6 begin, as a pickle of protocol 2.
