@@ -144,7 +144,9 @@ def fingerprint_changes(progress: Mapping[str, Any], run: Run) -> list[str]:
         progress: of the checkpoint; an older one without a fingerprint is compared by its config.
         run: that goes on from it.
     """
-    before = progress.get("fingerprint") or {"config": progress.get("config", {})}
+    before = progress.get("fingerprint")
+    if not isinstance(before, Mapping):
+        before = {"config": progress.get("config")}
     return [f"resume: changed since then: {line}" for line in changes(before, run.fingerprint)]
 
 
@@ -166,7 +168,7 @@ def _code_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if old.get("tree_sha256") == new.get("tree_sha256"):
         return []  # another commit with the same files is the same code
     lines = [f"commit {old.get('commit')} -> {new.get('commit')}"] if old.get("commit") != new.get("commit") else []
-    before, after = old.get("files") or {}, new.get("files") or {}
+    before, after = (found if isinstance(found, Mapping) else {} for found in (old.get("files"), new.get("files")))
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             lines.append(

@@ -90,6 +90,9 @@ def test_groups_and_how_they_read() -> None:
     assert changes(many, {"config": dict.fromkeys(many["config"], -1)})[-1] == "config: and 18 more"
     for damaged in ({}, {"code": None, "data": 3}, {"config": []}):
         assert changes(damaged, new) == []
+    assert changes({"code": {"tree_sha256": 3, "files": 4, "commit": []}}, new)[1:] == [
+        f"code: {name}.py is new" for name in "abd"
+    ]
 
 
 def test_an_edit_without_a_commit_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
