@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     except (DumpError, ConfigError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return UNUSABLE
-    return _report(dump, device, results, options.layers)
+    return report(dump, device, results, options.layers)
 
 
 def replay(dump: Dump, ranks: Ranks, *, has_anomaly: bool = False) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _serve(folder: Path, rank: int, device: str, has_anomaly: bool, scratch: str
     os._exit(1 if "error" in answer else 0)  # no farewell: a rank that an anomaly stopped left the others alone
 
 
-def _report(dump: Dump, device: str, results: list[dict[str, Any]], shows_all: bool) -> int:
+def report(dump: Dump, device: str, results: list[dict[str, Any]], shows_all: bool) -> int:
     """Prints what was found; returns the exit status."""
     facts, first = dump.facts, results[0]
     print(f"{dump.folder}: step {facts['step']} of {dump.world_size} rank(s) on {facts['device']}, here on {device}")
