@@ -23,6 +23,7 @@ STUCK = 1  # exit status where not even this file's thread could run: faulthandl
 # What may take longer than a step: caches are cold, kernels are compiled, whole sets are embedded.
 SLOW = 4.0
 PHASES = {"starting": SLOW, "verifying": SLOW, "finishing": SLOW, "saving": 2.0}
+WAITING = "waiting for data"  # the phase in which the culprit may be a reader
 _ROOT = str(Path(__file__).resolve().parents[1]) + os.sep
 _COLLECTIVES = f"{os.sep}torch{os.sep}distributed{os.sep}"
 
@@ -37,9 +38,9 @@ class Watchdog:
 
     One rank that hangs makes all of them wait. The first to notice raises an alarm over the store that they share;
     every rank that can still run then writes its stacks to stderr and `stacks_rank<R>.txt`, and which ranks to look at
-    first. Below it lies a net of C for a rank whose interpreter is held by a call that does not return: it writes the bare
-    stacks to stderr and ends the process with status `STUCK`, except where a person watches in a terminal: there, a
-    run that was suspended with Ctrl-Z would be ended when it goes on.
+    first. Below it lies a net of C for a rank whose interpreter is held by a call that does not return: it writes the
+    bare stacks to stderr and ends the process with status `STUCK`, except where a person watches in a terminal: there,
+    a run that was suspended with Ctrl-Z would be ended when it goes on.
 
     Time in which the whole process stood still (suspended, or its machine asleep) does not count.
     """
@@ -115,7 +116,8 @@ class Watchdog:
         line = self._line(beat, idle, is_busy=is_busy)
         place = f"rank {self._ranks.rank} of {self._ranks.world_size}, {socket.gethostname()}, process {os.getpid()}"
         self._tell(f"no progress for {idle:.0f} s{asked}: {place}: {line['place']}\n{all_stacks(self._main)}")
-        for child in multiprocessing.active_children():  # readers answer this with their stacks, on stderr
+        for child in multiprocessing.active_children() if beat[0] == WAITING else ():
+            # Readers answer this with their stacks, on stderr.
             with contextlib.suppress(OSError, TypeError):
                 os.kill(child.pid, signal.SIGUSR2)  # type: ignore[arg-type]
         self._board.write({**line, "has_reported": True}, is_urgent=True)
@@ -169,21 +171,23 @@ def whereabouts(frame: FrameType | None, *, is_busy: bool) -> tuple[str, bool]:
             the others; its frames alone do not tell.
     """
     own: list[str] = []
-    collective, is_backward = "", False
+    inner, collective, is_backward = "", "", False
     while frame is not None and len(own) < 2:
         name, path = frame.f_code.co_name, frame.f_code.co_filename
         if path.startswith(_ROOT) and "site-packages" not in path:
             own.append(f"{path.removeprefix(_ROOT)}:{frame.f_lineno} {name}")
         elif _COLLECTIVES in path and not own and name != "wrapper":
             collective = name
+        inner = inner or f"{os.path.basename(path)}:{frame.f_lineno} {name}"
         is_backward = is_backward or (name == "_engine_run_backward")
         frame = frame.f_back
-    place = " < ".join(own) or "outside the program"
+    place = " < ".join(own) or inner
     if collective:
         return f"in a collective ({collective}) at {place}", True
     if is_backward:
         return f"in the backward pass ({'at work' if is_busy else 'idle: it waits'}) at {place}", not is_busy
-    return f"{'at work' if is_busy else 'idle'} at {place}", False
+    inner = f"in {inner}, called at" if own and inner.rpartition(" ")[2] != own[0].rpartition(" ")[2] else "at"
+    return f"{'at work' if is_busy else 'idle'} {inner} {place}", False
 
 
 def all_stacks(main: threading.Thread) -> str:
