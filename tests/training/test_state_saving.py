@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.ranks import RankPool
 from tests.training.runs import Weights, folder_of, make_run, weights_of
 from tests.training.test_state import HARD, go
+from tests.utils.test_checkpoint_damage import flip
 from training.build import Run
 from training.state import resume_run, save_run
 from utils.checkpoint import CheckpointError, complete_checkpoints
@@ -70,6 +71,28 @@ def test_steps_taken_while_a_checkpoint_is_written_are_not_in_it(
     for (weights, before), (first_step, others) in zip(whole, again, strict=True):
         assert before == [], "nothing counts before it is whole"
         assert first_step == 4
+        assert [name for name in weights if not np.array_equal(weights[name], others[name])] == []
+
+
+def saved_twice(folder: str, is_resumed: bool) -> tuple[list[str], Weights]:
+    """Six steps, or what is left of them, with checkpoints after 2 and 4."""
+    run = make_run("norm", output=folder, **HARD)
+    begun = resume_run(run) if is_resumed else None
+    for first, last in ((0, 2), (2, 4), (4, 6)):
+        if begun is None or first >= begun.first_step:
+            go(run, first, last)
+            if last < 6:
+                save_run(run, last)
+    return begun.lines if begun else [], weights_of(run)
+
+
+def test_one_flipped_bit_costs_a_checkpoint_and_changes_no_bit_of_the_end(ranks: RankPool, tmp_path: Path) -> None:
+    whole = ranks.run(2, saved_twice, str(tmp_path), False)
+    newest = tmp_path / "checkpoints" / "step_000000004"
+    flip(max(newest.glob("*.distcp"), key=lambda path: path.stat().st_size))
+    for (_, weights), (lines, others) in zip(whole, ranks.run(2, saved_twice, str(tmp_path), True), strict=True):
+        assert "step_000000002 is used instead" in lines[0]
+        assert lines[1].endswith("step_000000002: 2 steps done")
         assert [name for name in weights if not np.array_equal(weights[name], others[name])] == []
 
 
