@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -129,7 +130,7 @@ class BatchStream:
         return self._last - self._first
 
     def __iter__(self) -> Iterator[Batch]:
-        items, number = None, self._first
+        items, number, failure = None, self._first, None
         try:
             # Page-locked copies are made by a thread of torch's own, from memory that it knows.
             count = 0 if self._pin_memory else self._num_workers * (_PREFETCHED + 1) + bool(self._num_workers)
@@ -144,11 +145,11 @@ class BatchStream:
                 del item  # or its slot would not be free while the next batch is awaited
         except Exception as error:
             failure = explain(error, items)
-            if failure is error and not self._carry_failures:
-                raise
-            if not self._carry_failures:
-                raise failure from error
-            for _ in range(number, self._last):
+            traceback.clear_frames(error.__traceback__)  # torch's frames hold the readers
+        finally:
+            items = None  # ends the readers now, not when somebody lets go of the error that leads here
+        if failure is not None:
+            for _ in range(number, self._last) if self._carry_failures else range(1):
                 yield self._failed(failure)
 
     def _loader(self, slots: SharedSlots) -> DataLoader[Any]:
