@@ -3,7 +3,8 @@
     python train.py configs/NAME [key=value ...]                             CPU or one GPU
     torchrun --nproc_per_node=N train.py configs/NAME [key=value ...]        N processes, on one node or many
 
-`--check` stops after the checks; `--device cpu` leaves the GPUs alone.
+`--check` reads a sample, takes two steps, tells what the run will take, and leaves nothing; `--device cpu` leaves the
+GPUs alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from backbones import BACKBONES, WeightsError
@@ -21,23 +23,25 @@ from eval.pair_metrics import VerificationError
 from eval.report import write_report
 from losses import HEADS, REGULARIZERS
 from training.build import Run, build_run, build_stream
+from training.check import check_run
+from training.class_match import write_class_names
 from training.determinism import DeterminismError, determinism
 from training.initial import load_initial_weights
-from training.initial_head import load_initial_head
 from training.preflight import Inputs, inspect_run
 from training.provenance import write_provenance
 from training.scoring import is_due, verify_run
-from training.state import resume_run, save_run
+from training.state import Resumed, resume_run, save_run
 from training.step import NonFiniteError, train_step
 from training.telling import log_events, log_step, summary
 from utils.checkpoint import CheckpointError
 from utils.config import Config, ConfigError, load_config
 from utils.distributed import RankError, Ranks, StopSignal, start_ranks, stop_ranks
 from utils.errors import DataError
+from utils.launcher import adopt_slurm, is_begun, past_failure, tell_failure
 from utils.logging import RunLog, trim_metrics
 from utils.memory import prefer_huge_pages
 from utils.pace import Mean, Pace
-from utils.watchdog import Watchdog
+from utils.watchdog import Watchdog, collective_timeout
 
 # What a user can cause and mend: told in words, without a traceback.
 EXPECTED = (
@@ -58,26 +62,30 @@ def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 done, 1 failed while running, 2 refused before it began, 143 stopped and saved."""
     options = parse(arguments)
     prefer_huge_pages()
+    adopt_slurm()
     is_main, world_size = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", "1"))
     try:
         config = load_config(
             options.config, options.overrides, heads=HEADS, backbones=BACKBONES, regularizers=REGULARIZERS
         )
-        inputs = inspect_run(config, device=options.device, world_size=world_size)
-        problems = "\n".join(inputs.problems)
+        config = replace(config, resume=config.resume or is_begun())
+        inputs = inspect_run(config, device=options.device, world_size=world_size, is_thorough=options.check)
+        problems = past_failure() or "\n".join(inputs.problems)
     except ConfigError as error:
         problems = str(error)
     if problems:
         if is_main:
             print(problems, file=sys.stderr, flush=True)
         else:
-            time.sleep(5)  # the launcher ends all ranks with the first: let the one that speaks be first
+            time.sleep(5)  # the launcher ends all ranks with the first: let the main one speak first where it can
+            print(f"rank {os.environ['RANK']}: {problems}", file=sys.stderr, flush=True)
         return 2
-    if options.check:
-        print(f"{summary(config, inputs)}\n" if is_main else "", end="")
-        return 0
     with determinism(config.deterministic):
-        status = train(config, inputs, start_ranks(options.device, config.threads), arguments)
+        if options.check:
+            return check_run(config, inputs, options.device, summary(config, inputs))
+        patience = collective_timeout(config.hang_timeout)
+        ranks = start_ranks(options.device, config.threads, timeout=patience)
+        status = train(config, inputs, ranks, arguments)
         stop_ranks()
     return status
 
@@ -85,9 +93,12 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; every key of the config is an argument of the form key=value."""
     parser = argparse.ArgumentParser(description="Train a face-recognition backbone.")
-    parser.add_argument("config", help="configs/NAME or a path; `python -m utils.config` lists its keys")
+    parser.add_argument(
+        "config",
+        help="configs/NAME or a path: .py (code that is run), .yaml or .json (data); keys: `python -m utils.config`",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="take precedence over the config file")
-    parser.add_argument("--check", action="store_true", help="check everything, start nothing")
+    parser.add_argument("--check", action="store_true", help="check everything, take two steps, estimate the run")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the GPUs where torch sees any")
     return parser.parse_intermixed_args(arguments)
 
@@ -115,16 +126,15 @@ def train(config: Config, inputs: Inputs, ranks: Ranks, arguments: Sequence[str]
 
 def begin(run: Run, arguments: Sequence[str]) -> tuple[int, list[str]]:
     """Starts from other weights or goes on from a checkpoint; returns the first step and lines for the log."""
-    lines = [*load_initial_weights(run), *load_initial_head(run)]
-    first_step, steps_logged = 0, -1
-    if run.config.resume:
-        resumed = resume_run(run)
-        first_step, lines = resumed.first_step, lines + resumed.lines
-        steps_logged = resumed.steps_done if first_step else -1
+    resumed = resume_run(run) if run.config.resume else Resumed(0, 0, [])
+    first_step, lines = resumed.first_step, resumed.lines
+    if first_step == 0:
+        lines += load_initial_weights(run)
     if run.ranks.is_main:
-        trim_metrics(Path(run.config.output or ""), steps_logged)
+        trim_metrics(Path(run.config.output or ""), resumed.steps_done if first_step else -1)
     if first_step < run.plan.total_steps or not run.config.resume:
         write_provenance(run, arguments)
+        write_class_names(run)
     else:
         lines.append("nothing is left to train; config.json and run.json stay those of the run")
     return first_step, lines
@@ -164,7 +174,9 @@ def run_steps(run: Run, log: RunLog, watchdog: Watchdog, stop: StopSignal, first
                 log.sync()
                 save_run(run, done, wait=result.stop_requested or done == plan.total_steps)
         if result.stop_requested and done < plan.total_steps:
-            cause = "because the log cannot be written" if log.failure else "by a signal"
+            cause = (
+                "because the log cannot be written" if log.failure else f"by {stop.name or 'a signal to another rank'}"
+            )
             log.info(f"stopped {cause} after step {done}; the same command with resume=True goes on from here")
             return False
     return True
@@ -184,6 +196,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except EXPECTED as error:
+        if not isinstance(error, (CheckpointError, RankError)):  # a restart may mend these
+            tell_failure(f"{type(error).__name__}: {error}")
         # No farewell to the other ranks, who may be waiting for this one: the launcher ends them.
         rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
         print(f"{rank}{type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -134,9 +134,10 @@ class Config:
     keep_best: int = key(0, "checkpoints with the best verification kept beside the newest", "[0, inf)")
     async_save: bool = key(True, "write checkpoints in the background, from a copy in the CPU's memory")
     deterministic: bool = key(False, "the same bits in every run on the same machine; slower on GPUs")
-    hang_timeout: int = key(1800, "without progress after which a rank reports its stacks and ends; 0: never",
+    hang_timeout: int = key(600, "without progress after which a rank reports its stacks and ends; 0: never",
                             "[0, inf)", unit="seconds")
-    max_log_size: int = key(256, "of training.log, after which an older half is put aside", "[1, inf)", unit="MiB")
+    max_log_size: int = key(
+        256, "of training.log, which then becomes training.log.1 in place of an older one", "[1, inf)", unit="MiB")
     frequent: int = key(10, "between log lines", "[1, inf)", unit="steps")
 
     # fmt: on
