@@ -119,5 +119,10 @@ def _first_of(run: Run, batches: Sequence[Batch], embeddings: Sequence[Tensor]) 
 
 
 def is_bad(tensor: Tensor | None) -> bool:
-    """Whether some number of a floating tensor is not finite; waits for the device."""
-    return tensor is not None and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    """Whether a floating tensor holds a number that is not finite, or whose square is not; waits for the device.
+
+    The rule of the check in each step, so that what it objects to is found.
+    """
+    if tensor is None or not tensor.is_floating_point() or not tensor.numel():
+        return False
+    return not bool(torch.isfinite(torch.linalg.vector_norm(tensor.detach())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -25,9 +24,9 @@ class Buffers:
     def stayed_finite(self, like: Tensor) -> Tensor:
         """Whether no buffer has become infinite or NaN since, 0-dim, on the device of ``like``; waits for nothing."""
         pairs = [(now, then) for now, then in zip(self._now(), self._then, strict=True) if now.is_floating_point()]
-        # What was not finite before (a mask of -inf) may stay so.
-        after = torch.isfinite(magnitudes([now for now, _ in pairs], like))
-        return (after | ~torch.isfinite(magnitudes([then for _, then in pairs], like))).all()
+        both = norms([tensor for pair in zip(*pairs, strict=True) for tensor in pair], like)
+        after, before = torch.isfinite(both).view(2, -1)
+        return (after | ~before).all()  # what was not finite before (a mask of -inf) may stay so
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -39,12 +38,15 @@ class Buffers:
         return [buffer for module in self._modules for buffer in module.buffers()]
 
 
-def magnitudes(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
-    """The largest magnitude in each tensor, one vector: unlike a sum it cannot overflow, and NaN passes through it."""
+def norms(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The Euclidean norm of each tensor, one vector; not finite where a number is not, or where its square is not.
+
+    The largest magnitude would not overflow, but takes torch fifteen times as long on the CPU.
+    """
     present = [tensor for tensor in tensors if tensor.numel()]
     if not present:
         return like.new_zeros(0)
-    return torch.stack([norm.to(like.dtype) for norm in torch._foreach_norm(present, math.inf)])
+    return torch.stack([norm.to(like.dtype) for norm in torch._foreach_norm(present)])
 
 
 def _copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:

@@ -17,7 +17,7 @@ from training.build import Run, autocast
 from training.dump import Evidence, write_dump
 from training.health import Event
 from training.nonfinite import NonFiniteError, describe_bad_step, find_offender, refuse_bad_weights, remedies
-from training.rollback import Buffers, magnitudes
+from training.rollback import Buffers, norms
 from utils.distributed import agree_sum
 from utils.images import to_model_input
 
@@ -169,7 +169,7 @@ def _check(
     head = _squares([parameter.grad for parameter in run.fc.head.parameters()], loss)
     prototypes = run.fc.squared_grad_norm().to(loss.dtype)
     squares = torch.stack([backbone, head, prototypes])
-    weights = magnitudes(list(run.backbone.parameters()), loss)
+    weights = norms(list(run.backbone.parameters()), loss)
     is_good = torch.isfinite(torch.cat([squares, weights, loss.view(1)])).all() & buffers.stayed_finite(loss)
     # Replicated sums are divided so that the total over ranks is one of them; bad numbers must not spread to the flags.
     shares = squares.nan_to_num(0.0, 0.0, 0.0)
@@ -178,8 +178,8 @@ def _check(
     # A copy from the host would wait for the device; nearly always there is nothing to tell.
     told = loss.new_tensor(own) if any(own) else loss.new_zeros(len(own))
     packed = agree_sum(torch.cat([(~is_good).to(loss.dtype).view(1), told, shares]))
-    bad, stops, failed_saves, reports, *norms, loss_value = torch.cat([packed, loss.view(1)]).tolist()
-    total = sum(norms) if run.config.clip_scope == "all" else norms[0]
+    bad, stops, failed_saves, reports, *parts, loss_value = torch.cat([packed, loss.view(1)]).tolist()
+    total = sum(parts) if run.config.clip_scope == "all" else parts[0]
     return _Agreed(
         is_finite=not bad,
         has_bad_records=reports > 0,

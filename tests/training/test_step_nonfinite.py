@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +41,15 @@ def spoil(run: Run, where: str) -> Any:
     """Lets a number go wrong on the last rank; returns the hook's handle."""
     if dist.get_rank() != dist.get_world_size() - 1:
         return None
+    net: Any = run.backbone
     if where == "image":
-        return run.backbone.conv.register_forward_hook(lambda m, i, out: out.index_fill(0, torch.tensor([0]), np.nan))
+        return net.conv.register_forward_hook(lambda m, i, out: out.index_fill(0, torch.tensor([0]), np.nan))
     if where == "gradient":
-        return run.backbone.conv.bias.register_hook(lambda g: torch.full_like(g, np.inf))
+        return net.conv.bias.register_hook(lambda g: torch.full_like(g, np.inf))
     if where == "prototypes":
-        return run.fc.weight.register_hook(lambda g: g * np.nan)
-    return run.backbone.norm.register_forward_hook(_break_variance)
+        weight: Any = run.fc.weight
+        return weight.register_hook(lambda g: g * np.nan)
+    return net.norm.register_forward_hook(_break_variance)
 
 
 def _break_variance(module: Any, inputs: Any, output: Any) -> None:
@@ -176,15 +177,12 @@ def test_an_overflow_is_skipped_without_a_trace_and_scales_stay_in_step(ranks: R
 def bad_steps(folder: str, free: int | None) -> list[str]:
     """What is told of four bad steps."""
     run = make_run("norm", **KEYS, output=folder)
-    usage = namedtuple("usage", "total used free")
-    real = shutil.disk_usage
-    if free is not None:
-        shutil.disk_usage = lambda path: usage(1, 1, free)
+    usage = shutil.disk_usage(folder)
     spoil(run, "gradient")
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        if free is not None:
+            patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
         return [train_step(run, batches, step).events[0].text for step, batches in enumerate(batches_of(run, 0, 4))]
-    finally:
-        shutil.disk_usage = real
 
 
 def test_the_first_three_bad_steps_are_dumped(ranks: RankPool, tmp_path: Path) -> None:
