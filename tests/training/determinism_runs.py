@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -43,11 +44,12 @@ LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR
 MEASURED = {"time", "images_per_second", "data_wait", "memory_bytes", "seconds"}
 
 
-def run_once(folder: Path, *arguments: str, ranks: int = 1, threads: int = 1) -> Path:
-    """One run into `folder`; returns it."""
+def run_once(folder: Path, *arguments: str, ranks: int = 1, threads: int = 1, config: Path | None = None) -> Path:
+    """One run into `folder`, of CONFIG or of another config; returns the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    config = folder.parent / "same.yaml"
-    config.write_text(CONFIG, encoding="utf-8")
+    if config is None:
+        config = folder.parent / "same.yaml"
+        config.write_text(CONFIG, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
     environment |= {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
@@ -78,7 +80,9 @@ def _metrics(run: Path) -> list[dict[str, object]]:
 def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     stored = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
     tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in stored.items()}
-    load(tensors, checkpoint_id=checkpoint, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        load(tensors, checkpoint_id=checkpoint, no_dist=True)
     return tensors
 
 
