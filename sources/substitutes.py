@@ -94,6 +94,7 @@ class ImageReader:
             ValueError: another policy.
         """
         self._source, self._seed, self._skips = source, seed, require_policy(bad_records)
+        self._shape = source.image_format.shape
 
     def read(self, index: int, epoch: int, bad: list[BadImage]) -> tuple[np.ndarray, int]:
         """Image and label of `index`, or with "skip" of what stands in for it; bad images met are added to `bad`.
@@ -102,16 +103,22 @@ class ImageReader:
             DataError: the image is bad ("stop"), or MAX_TRIES others (all of a smaller set) are bad too.
         """
         try:
-            return self._read(index)
+            image, label = self._source.read(index)
+            if image.shape != self._shape:
+                raise SourceError(f"the image has shape {image.shape}, the source promises {self._shape}")
+            return image, label
         except DataError as error:
             if not self._skips:
-                raise
+                raise error.within(f"image {index} of {self._path}") from None
             first = BadImage.from_error(index, error, self._path)
         bad.append(first)
         tries = 0
         for other in substitutes(index, len(self._source), self._seed, epoch):
             try:
-                return self._read(other)
+                image, label = self._source.read(other)
+                if image.shape == self._shape:
+                    return image, label
+                raise SourceError(f"the image has shape {image.shape}, the source promises {self._shape}")
             except DataError as error:
                 bad.append(BadImage.from_error(other, error, self._path))
                 tries += 1
@@ -119,16 +126,6 @@ class ImageReader:
             f"{first}. None of the {tries} images tried in its place can be read either, the last of them {bad[-1]}. "
             "Is the set readable at all?"
         )
-
-    def _read(self, index: int) -> tuple[np.ndarray, int]:
-        try:
-            image, label = self._source.read(index)
-        except DataError as error:
-            raise error.within(f"image {index} of {self._path}") from None
-        shape = self._source.image_format.shape
-        if image.shape != shape:
-            raise SourceError(f"image {index} has shape {image.shape}, the source promises {shape}")
-        return image, label
 
     @cached_property
     def _path(self) -> str:

@@ -83,5 +83,5 @@ class _WrongShape(SyntheticSource):
 
 
 def test_a_source_that_breaks_its_promise_is_named() -> None:
-    with pytest.raises(SourceError, match=r"image \d+ has shape \(3, 3, 3\), the source promises \(2, 2, 3\)"):
+    with pytest.raises(SourceError, match=r"has shape \(3, 3, 3\), the source promises \(2, 2, 3\) \[image \d+ of"):
         stream(_WrongShape(3, 9, ImageFormat(2, 2, 3)))
