@@ -20,9 +20,9 @@ class PeerBoard:
     board holds only what its own rank writes.
     """
 
-    def __init__(self, store: Store | None, rank: int, world_size: int, interval: float) -> None:
+    def __init__(self, store: Store | None, rank: int, world_size: int, interval: float, line: dict[str, Any]) -> None:
         self._store, self._rank, self._world_size, self._interval = store, rank, world_size, interval
-        self._mine: dict[str, Any] = {}
+        self._mine = line
         self._lines: list[dict[str, Any] | None] = [None] * world_size
         self._is_raised, self._is_closed = False, False
         self._wake = threading.Event()
@@ -106,16 +106,16 @@ def tell_apart(lines: Sequence[dict[str, Any] | None], *, silence: float) -> str
 def _suspects(silent: Sequence[int], heard: dict[int, dict[str, Any]]) -> str:
     if silent:
         why = "stopped, swapped out, in a call that holds its interpreter, dead, or off the network"
-        return f"look at {name_ranks(silent)} first: nothing is heard of it ({why})"
+        return f"look at {name_ranks(silent)} first: nothing is heard from there ({why})"
     behind = _minority({rank: int(line["beats"]) for rank, line in heard.items()}, lowest=True)
     if behind:
-        return f"look at {name_ranks(behind)} first: it is behind the others"
+        return f"look at {name_ranks(behind)} first: behind the others"
     working = [rank for rank, line in heard.items() if not line["is_waiting"]]
     if working and len(working) < len(heard):
-        return f"look at {name_ranks(working)} first: the others wait for it"
+        return f"look at {name_ranks(working)} first: the others wait for that"
     apart = _minority({rank: str(line["place"]) for rank, line in heard.items()}, lowest=False)
     if apart:
-        return f"look at {name_ranks(apart)} first: it is elsewhere than the others"
+        return f"look at {name_ranks(apart)} first: elsewhere than the others"
     return "all ranks stand at the same place: look at what they share (network, file system, devices)"
 
 

@@ -64,7 +64,9 @@ class Watchdog:
         self._reporting = False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         if seconds > 0:
-            self._board = PeerBoard(shared_store(), ranks.rank, ranks.world_size, self._interval)
+            line = self._line(self._beat, 0.0, is_busy=True)
+            self._board = PeerBoard(shared_store(), ranks.rank, ranks.world_size, self._interval, line)
+            self._arm(self._limit(*self._beat[:2]) + 2.0 * self._interval + self._grace / 2)
             self._thread.start()
 
     def beat(self, phase: str, step: int) -> None:
@@ -96,7 +98,10 @@ class Watchdog:
             limit = self._limit(beat[0], beat[1])
             self._board.write(self._line(beat, idle, is_busy=is_busy))
             if idle >= limit or self._board.raised_by is not None:
-                self._report(beat, idle, is_busy=is_busy)
+                try:
+                    self._report(beat, idle, is_busy=is_busy)
+                finally:
+                    os._exit(HUNG)
             else:
                 self._arm(max(limit - idle, 0.0) + 2.0 * self._interval + self._grace / 2)
 
@@ -108,7 +113,7 @@ class Watchdog:
         faulthandler.dump_traceback_later(seconds, exit=not os.isatty(2), file=2)
 
     def _report(self, beat: tuple[str, int, int], idle: float, *, is_busy: bool) -> None:
-        """Tells where this rank stands, waits for the others to do so, says whom to look at, and ends the process."""
+        """Tells where this rank stands, waits for the others to do so, and says whom to look at."""
         self._reporting = True
         self._arm(2.0 * self._grace + 5.0)  # writing may hang as well
         self._board.raise_alarm()
@@ -132,7 +137,6 @@ class Watchdog:
             text = tell_apart(lines, silence=self._grace)
             self._tell(text, aloud=first == self._ranks.rank)
         time.sleep(0.2)  # the launcher ends all ranks with the first: let the others finish their line
-        os._exit(HUNG)
 
     def _line(self, beat: tuple[str, int, int], idle: float, *, is_busy: bool) -> dict[str, object]:
         where, is_waiting = whereabouts(sys._current_frames().get(self._main.ident or 0), is_busy=is_busy)
