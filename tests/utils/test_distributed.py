@@ -69,20 +69,35 @@ def test_refusals_say_what_to_do(device: str, environment: dict[str, str], text:
     assert text in done.stderr
 
 
-def test_sigterm_is_remembered_and_the_second_one_ends_the_process() -> None:
+def test_every_kind_of_stop_is_remembered_and_only_a_second_ctrl_c_ends_the_process() -> None:
     code = """
 import os, signal, time
 from utils import distributed
-stop = distributed.StopSignal()
-assert not stop.requested
-os.kill(os.getpid(), signal.SIGINT)
-assert stop.requested
-os.kill(os.getpid(), signal.SIGTERM)  # a launcher passing on what the terminal has sent already
+me = os.getpid()
+for kind in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+    stop = distributed.StopSignal()
+    assert not stop.requested
+    os.kill(me, kind)
+    assert stop.requested and stop.name == kind.name
+os.kill(me, signal.SIGINT)  # a launcher passing on what the terminal has sent already
 distributed.SAME_REQUEST_SECONDS = -1.0
-os.kill(os.getpid(), signal.SIGTERM)
+os.kill(me, signal.SIGUSR1)
+os.kill(me, signal.SIGTERM)  # time is up, and it may be saving
+os.environ["TORCHELASTIC_RUN_ID"] = "1"
+launched = distributed.StopSignal()
+assert not launched.requested
+if os.fork() == 0:  # this child has another parent than its launcher
+    os._exit(launched.requested and launched.name == "the end of its launcher")
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 1
+stop = distributed.StopSignal()
+os.kill(me, signal.SIGINT)
+print("so far", flush=True)
+stop._previous[signal.SIGINT] = signal.SIG_DFL
+os.kill(me, signal.SIGINT)
 time.sleep(30)
 """
-    assert start_alone(code).returncode == -15
+    done = start_alone(code)
+    assert (done.returncode, done.stdout) == (-2, "so far\n"), done.stderr
 
 
 def agree() -> tuple[list[float], list[float], object, list[object]]:
