@@ -16,6 +16,7 @@ from tests.training.runs import batches_of, make_run, weights_of
 from training.build import Run
 from training.dump import MAX_DUMPS
 from training.precision import LossScaler
+from training.state import resume_run, save_run
 from training.step import NonFiniteError, train_step
 
 KEYS: dict[str, Any] = {"head": "adaface", "head_options": {"momentum": 0.3}, "on_nonfinite": "skip"}
@@ -201,3 +202,24 @@ def test_a_full_disk_gets_no_dump(ranks: RankPool, tmp_path: Path) -> None:
     for told in ranks.run(2, bad_steps, str(tmp_path), 10_000_000):
         assert all("no dump: it needs 0.0 GB and a reserve of 1.1 GB, 0.0 GB are free" in line for line in told)
     assert list(tmp_path.glob("dumps/*")) == []
+
+
+def resumed_health(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run remembers after a skipped step, and what the run that continues it does."""
+    run = make_run("norm", **KEYS, output=folder)
+    first, second = batches_of(run, 0, 2)
+    train_step(run, first, 0)
+    handle = spoil(run, "gradient")
+    train_step(run, second, 1)
+    if handle is not None:
+        handle.remove()
+    save_run(run, 2, wait=True)
+    other = make_run("norm", **KEYS, output=folder)
+    resume_run(other)
+    return run.health.state_dict(), other.health.state_dict()
+
+
+def test_what_was_skipped_is_resumed(ranks: RankPool, tmp_path: Path) -> None:
+    for saved, loaded in ranks.run(2, resumed_health, str(tmp_path)):
+        assert loaded == saved
+        assert (saved["skipped"], saved["in_a_row"], saved["spikes"]["count"]) == (1, 1, 1)
