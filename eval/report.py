@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from eval import report_sections as sections
-from eval.report_sections import Record
+from eval.report_input import Record, ReportError, read_config, read_metrics, read_origin, read_results
 from utils.files import write_text_whole
+
+__all__ = ["ReportError", "main", "read_metrics", "write_report"]
 
 REPORT = "report.html"
 STYLE = Path(__file__).with_name("report.css")
-
-
-class ReportError(ValueError):
-    """A folder that holds no run, or a damaged file in it; the text says which and what is missing."""
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -41,9 +37,9 @@ def write_report(run_dir: str | Path) -> Path:
     if not (folder / "config.json").is_file() and not (folder / "metrics.jsonl").is_file():
         there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "there is no such folder"
         raise ReportError(f"{folder}: a run folder holds config.json and metrics.jsonl; here: {there or 'nothing'}")
-    config, origin = _read_json(folder / "config.json"), _read_json(folder / "run.json")
+    config, origin = read_config(folder / "config.json"), read_origin(folder / "run.json")
     train, verification = read_metrics(folder / "metrics.jsonl")
-    saved = _read_json(folder / "verification" / "results.json")
+    saved = read_results(folder / "verification" / "results.json")
     name = str(config.get("name") or folder.resolve().name)
     body = "".join(
         [
@@ -70,27 +66,6 @@ def write_report(run_dir: str | Path) -> Path:
     return folder / REPORT
 
 
-def read_metrics(path: Path) -> tuple[list[Record], list[Record]]:
-    """The "train" and the "verification" lines of a metrics.jsonl, in order; a torn last line is left out.
-
-    Raises:
-        ReportError: another line that is not JSON.
-    """
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    records: list[Record] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):  # a crash or a run still going on cuts the last line short
-                break
-            raise ReportError(f"{path}: line {number} is not JSON: {line[:60]!r}") from error
-        if isinstance(record, dict):
-            records.append(record)
-    train, verification = ([r for r in records if r.get("kind") == kind] for kind in ("train", "verification"))
-    return train, verification
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m eval.report RUN_DIR ...`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m eval.report", description="Write report.html of finished runs.")
@@ -106,16 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _without(record: Record, *names: str) -> Record:
     return {key: value for key, value in record.items() if key not in names}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ReportError(f"{path}: not JSON: {error}") from error
-    return content if isinstance(content, dict) else {}
 
 
 if __name__ == "__main__":
