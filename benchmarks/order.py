@@ -194,7 +194,8 @@ def figures(found: dict[str, list[dict[str, Any]]]) -> str:
         once = max(run.get("index_seconds", 0.0) for run in runs)
         rows.append(
             [
-                name, f"{1e3 * once:,.0f}", f"{1e3 * first.median:,.2f}", f"{1e6 * batch.median:,.0f}", f"{epoch.median:,.1f}",
+                name, f"{1e3 * once:,.0f}",
+                f"{1e3 * first.median:,.2f}", f"{1e6 * batch.median:,.0f}", f"{epoch.median:,.1f}",
                 f"{memory.median / 2**20:,.1f}", f"{1e3 * first.smallest:,.2f} .. {1e3 * first.largest:,.2f}",
                 str(len(runs)),
             ]
