@@ -146,15 +146,13 @@ def traffic(run: Run) -> tuple[int, int, int]:
 
 def count_saves(plan: Plan, interval: int) -> int:
     """Checkpoints of a run: every `interval` steps and at each epoch's end."""
-    at_interval = set(range(interval, plan.total_steps + 1, interval))
-    ends = {-(-epoch * plan.batches_per_epoch // plan.gradient_acc) for epoch in range(1, plan.num_epoch + 1)}
-    return len(at_interval | {min(end, plan.total_steps) for end in ends})
+    return len(set(range(interval, plan.total_steps + 1, interval)) | _epoch_ends(plan))
 
 
 def count_verifications(plan: Plan, interval: int) -> int:
     """Verifications of a run, that of the untrained net included."""
     if interval == 0:
-        return 1 + plan.num_epoch
+        return 1 + len(_epoch_ends(plan))
     return 1 + -(-plan.total_steps // interval)
 
 
@@ -202,6 +200,12 @@ def children_bytes() -> tuple[int, int]:
             continue
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     return len(children), total
+
+
+def _epoch_ends(plan: Plan) -> set[int]:
+    """Steps done at which an epoch (or several, where a step is longer) or the run has ended."""
+    ends = {-(-epoch * plan.batches_per_epoch // plan.gradient_acc) for epoch in range(1, plan.num_epoch + 1)}
+    return {min(end, plan.total_steps) for end in ends}
 
 
 def _all_reduce(tensor: torch.Tensor) -> float:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ from utils.files import sync_folder
 IMAGES = 256  # of the training data
 PAIR_IMAGES = 64  # of each verification set
 COMPARED_SECONDS = 8.0  # that looking for verification images among the training images may take
+COMPARED_IMAGES = 100_000  # of the training data, at most
 _GREY, _BLANK = 4, 4  # grey values: largest difference of the channels, smallest spread of an image
 _SHOWN = 3
 _WRITTEN = 32 << 20  # bytes written to see how fast the disk is
@@ -113,7 +115,12 @@ def look_at_pairs(pair_set: PairSet) -> tuple[str, list[str]]:
 
 
 def look_for_overlap(source: Source, pair_sets: Iterable[PairSet]) -> list[str]:
-    """Whether verification images are training images, pixel for pixel; compares what a few seconds allow."""
+    """Whether verification images are training images, pixel for pixel; compares what a few seconds allow.
+
+    Of a large training set that would be a share that says nothing: it is not tried.
+    """
+    if len(source) > COMPARED_IMAGES:
+        return []
     deadline = time.perf_counter() + COMPARED_SECONDS / 2
     verification = {pairs.name: dict(_hashed(pairs.images, range(len(pairs.images)), deadline)) for pairs in pair_sets}
     if not any(verification.values()):
@@ -132,34 +139,30 @@ def look_for_overlap(source: Source, pair_sets: Iterable[PairSet]) -> list[str]:
 
 
 def try_writing(output: Path) -> tuple[float, list[str]]:
-    """Writes, syncs, renames and removes a file in the run's folder, and the folder where it was not there.
+    """Writes, syncs and renames a file in a new folder in the run's folder (or where that will be), and removes both.
+
+    The run's folder itself is not made: of several ranks none would know when to remove it.
 
     Returns:
         Bytes per second (0 where it failed), and problems.
     """
-    made = [path for path in (output, *output.parents) if not path.exists()]
-    partial, final = (output / f".check.{os.getpid()}.{end}" for end in ("partial", "whole"))
+    existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     block = os.urandom(1 << 20)
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        start = time.perf_counter()
-        with partial.open("wb") as stream:
-            for _ in range(min(_WRITTEN, shutil.disk_usage(output).free // 4) >> 20):
-                stream.write(block)
-            stream.flush()
-            os.fsync(stream.fileno())
-            written = stream.tell()
-        os.replace(partial, final)
-        sync_folder(output)
-        return written / (time.perf_counter() - start), []
+        with tempfile.TemporaryDirectory(prefix=".check.", dir=existing) as name:
+            partial, final = Path(name) / "partial", Path(name) / "whole"
+            start = time.perf_counter()
+            with partial.open("wb") as stream:
+                for _ in range(min(_WRITTEN, shutil.disk_usage(existing).free // 4) >> 20):
+                    stream.write(block)
+                stream.flush()
+                os.fsync(stream.fileno())
+                written = stream.tell()
+            os.replace(partial, final)
+            sync_folder(final.parent)
+            return written / (time.perf_counter() - start), []
     except OSError as error:
-        return 0.0, [f"output: cannot write in {output}: {error.strerror}: choose another with output=FOLDER"]
-    finally:
-        for path in (partial, final):
-            path.unlink(missing_ok=True)
-        for folder in made:  # innermost first; another rank may still be writing in it
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        return 0.0, [f"output: cannot write in {existing}: {error.strerror}: choose another with output=FOLDER"]
 
 
 def spread(total: int, wanted: int) -> list[int]:
