@@ -59,7 +59,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             shape = tuple(int(size) for size in np.frombuffer(header, dtype=">u4", offset=4))
             expected = math.prod(shape)
             limit = unpacked_limit(size) if path.suffix == ".gz" else size
-            if expected > limit:  # read() takes the memory before it looks for the bytes
+            if max(expected, *shape) > limit:  # read() takes the memory before it looks for the bytes
                 raise SourceError(
                     f"{path}: the header announces {expected} bytes {shape}, the file has {size} and may hold at most "
                     f"{limit}: it is damaged, or cut short; fetch the file again"

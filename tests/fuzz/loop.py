@@ -117,7 +117,7 @@ class Fuzzer:
         self.tally.peak_mb = round((peak - self._base) / 1e6, 1)
 
     def _found(self, data: bytes, kind: str, where: str) -> None:
-        signature = f"{kind} {where if kind not in ('memory', 'guard') else where[:16]}"
+        signature = f"{kind} {'' if kind in ('memory', 'hang') else where.split(' ')[0]}"
         if signature in self._known or len(self._known) >= _MAX_FINDINGS:
             return
         self._known.add(signature)
