@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
-        print(json.dumps(one_rank(options.classes, options.rounds, options.steps)) if is_main() else "", flush=True)
+        measured = one_rank(options.classes, options.rounds, options.steps)
+        if dist.get_rank() == 0:
+            print(json.dumps(measured), flush=True)
         stop_ranks()
         return 0
     context = surroundings()
@@ -68,11 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = save("saving", "Stall of a save", markdown, {**context, "ranks": found}, options.results)
     print(f"{markdown}\nwrote {path}")
     return 0
-
-
-def is_main() -> bool:
-    """Whether this process is the one that reports."""
-    return dist.get_rank() == 0
 
 
 def one_rank(classes: int, rounds: int, steps: int) -> dict[str, Any]:

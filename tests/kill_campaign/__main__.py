@@ -94,9 +94,9 @@ def campaign(folder: Path, ranks: int, kills: int, rng: random.Random, steps: in
     live(config, ranks, folder / "whole", ["async_save=False"], None, rng)
     whole = remains_of(folder / "whole")
     tallies: dict[bool, Tally] = {}
-    number = 0
+    number, ways = 0, rng.sample(WAYS, len(WAYS))
     while sum(tally.kills for tally in tallies.values()) < kills:
-        async_save, workers = WAYS[number % len(WAYS)]
+        async_save, workers = ways[number % len(ways)]
         tally = tallies.setdefault(async_save, Tally(ranks, async_save))
         left = kills - sum(other.kills for other in tallies.values())
         one_run(config, folder / f"run{number}", whole, tally, left, workers, rng, steps, interval)
