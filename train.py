@@ -33,6 +33,7 @@ from training.scoring import is_due, verify_run
 from training.state import Resumed, resume_run, save_run
 from training.step import NonFiniteError, train_step
 from training.telling import log_events, log_step, summary
+from utils.bad_records import ReaderError
 from utils.checkpoint import CheckpointError
 from utils.config import Config, ConfigError, load_config
 from utils.distributed import RankError, Ranks, StopSignal, start_ranks, stop_ranks
@@ -196,7 +197,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except EXPECTED as error:
-        if not isinstance(error, (CheckpointError, RankError)):  # a restart may mend these
+        if not isinstance(error, (CheckpointError, RankError, ReaderError)):  # a restart may mend these
             tell_failure(f"{type(error).__name__}: {error}")
         # No farewell to the other ranks, who may be waiting for this one: the launcher ends them.
         rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""

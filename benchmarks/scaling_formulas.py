@@ -13,10 +13,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import backbone_info, build_backbone
+from losses.sampling import draws_needed
 from losses.sharding import class_block
 
 FLOAT = 4  # bytes; embeddings, prototypes and logits are float32 whatever the backbone's precision
-SYNC = 5  # numbers that training/step.py agrees on per step
+SYNC = 7  # numbers that training/step.py agrees on per step
 
 # Passes over the (N, classes) logits of a head with a plain scale, as losses/scores.py, kernels.py and chunks.py write
 # them one operation after the other; on CPUs they stay in the cache, on GPUs each is memory traffic.
@@ -26,8 +27,9 @@ BACKWARD_RECOMPUTED_PASSES = 17
 # Passes over the active prototypes (rows, D) in reduced precision: norm, rounding twice, products, the gradient and its
 # copy, its projection and its norm; and SGD with momentum, fused.
 ROW_PASSES, SGD_PASSES = 14, 5
-SAMPLED_ROW_PASSES = 10  # rows gathered for the step; weight and momentum gathered and written back by the update
-SAMPLING_BYTES = 40  # per class of the shard: marks, noise, and the passes of top-k over it
+SAMPLED_ROW_PASSES = 8  # rows read for the step; momentum read, weight and momentum written back by the update
+# A random choice of classes: passes over the draws and their sort, or, where half of the classes take part, over all.
+DRAW_BYTES, CHOICE_BYTES = 250, 40
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,14 @@ def head_traffic(setting: Setting) -> dict[str, float]:
     return {
         "logits": passes * FLOAT * setting.global_batch * setting.rows,
         "rows": (ROW_PASSES + SGD_PASSES + (SAMPLED_ROW_PASSES if setting.is_sampled else 0)) * row,
-        "sampling": float(SAMPLING_BYTES * setting.local_classes if setting.sample_rate < 1 else 0),
+        "sampling": sampling_traffic(setting),
     }
+
+
+def sampling_traffic(setting: Setting) -> float:
+    """Bytes of choosing a rank's classes."""
+    draws = draws_needed(setting.active_classes, setting.local_classes) if setting.is_sampled else 0
+    return CHOICE_BYTES * setting.local_classes if draws is None else DRAW_BYTES * draws
 
 
 def head_memory(setting: Setting) -> dict[str, float]:

@@ -58,7 +58,7 @@ def sample_classes(
     if count >= size:
         return ClassSample(None, column, None)
     generator = torch.Generator(device=labels.device).manual_seed(seed)
-    num_draws = _draws_for(count, size)
+    num_draws = draws_needed(count, size)
     if num_draws is None:
         rows, is_positive = _choose_among_all(column, size, count, generator)
     else:
@@ -115,7 +115,7 @@ def _choose_by_draws(
 
 
 @lru_cache(maxsize=64)
-def _draws_for(count: int, size: int) -> int | None:
+def draws_needed(count: int, size: int) -> int | None:
     """How many draws of ``size`` classes hold ``count`` different ones, but for a chance of 2^-100.
 
     M draws hold size * (1 - (1 - 1 / size)^M) >= size * (1 - exp(-M / size)) different ones on average. Each draw moves

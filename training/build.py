@@ -135,7 +135,10 @@ def build_run(config: Config, ranks: Ranks, inputs: Inputs) -> Run:
         LossScaler(is_active=config.precision == "fp16"),
         health=Health(config.loss_spike),
         bad_records=BadRecords(
-            config.max_bad_records, Path(config.output or "") / BAD_RECORDS, is_main=ranks.is_main, resume=config.resume
+            config.max_bad_records,
+            Path(config.output) / BAD_RECORDS if config.output else None,
+            is_main=ranks.is_main,
+            resume=config.resume,
         ),
     )  # fmt: skip
     run.fingerprint = take_fingerprint(run)

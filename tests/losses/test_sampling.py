@@ -22,9 +22,9 @@ Draw = Callable[..., ClassSample]
 def draw(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Draw:
     """`sample_classes` among 1,000 classes of which 50 take part, by either way."""
     if request.param == "all":
-        monkeypatch.setattr(sampling, "_draws_for", lambda count, size: None)
+        monkeypatch.setattr(sampling, "draws_needed", lambda count, size: None)
     else:
-        assert sampling._draws_for(50, SIZE) is not None
+        assert sampling.draws_needed(50, SIZE) is not None
 
     def sample(seed: int, labels: Tensor = LABELS, **options: bool) -> ClassSample:
         return sample_classes(labels, (0, SIZE), RATE, seed, **options)
@@ -85,7 +85,7 @@ def test_a_batch_larger_than_the_rate_keeps_one_negative(draw: Draw) -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(10_000, 100_000), (10_000, 1_000_000), (129, 2000), (1, 1000)])
 def test_draws_are_few_and_surely_enough(count: int, size: int) -> None:
-    num_draws = sampling._draws_for(count, size)
+    num_draws = sampling.draws_needed(count, size)
     assert num_draws is not None
     assert count <= num_draws <= size // 2
     mean = size * -math.expm1(num_draws * math.log1p(-1 / size))
@@ -98,8 +98,8 @@ def test_draws_are_few_and_surely_enough(count: int, size: int) -> None:
 
 
 def test_every_class_is_looked_at_where_many_take_part() -> None:
-    assert sampling._draws_for(5, 10) is None
-    assert sampling._draws_for(60_000, 100_000) is None
+    assert sampling.draws_needed(5, 10) is None
+    assert sampling.draws_needed(60_000, 100_000) is None
 
 
 def test_values_are_handed_over_until_something_moves_the_rows() -> None:
