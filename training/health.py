@@ -55,7 +55,9 @@ class Health:
         height = self._spikes.add(loss)
         if height is None:
             return ()
-        text = f"step {step}: loss spike: {loss:.4g}, {height:.1f} standard deviations above the recent mean {level:.4g}"
+        text = (
+            f"step {step}: loss spike: {loss:.4g}, {height:.1f} standard deviations above the recent mean {level:.4g}"
+        )
         return (Event("spike", text, {"loss": loss, "mean": level, "deviations": height}),)
 
     def state_dict(self) -> dict[str, Any]:
