@@ -45,6 +45,19 @@ def leg(
     return losses, labels, loaded, weights_of(run)
 
 
+def uninterrupted(classes: int, keys: dict[str, Any], legs: int) -> list[list[Any]]:
+    """The same steps in one go on one rank; as `travel`, nothing saved or loaded."""
+    run, found = build(classes, "", keys, 1), []
+    for number, batches in enumerate(batches_of(run, 0, legs * STEPS)):
+        if number % STEPS == 0:
+            found.append([([], [], {}, {})])
+        losses, labels, _, weights = found[-1][0]
+        losses.append(train_step(run, batches, number).loss)
+        labels.append(batches[0].labels.tolist())
+        weights.update(weights_of(run))
+    return found
+
+
 def travel(ranks: RankPool, folder: Path, classes: int, keys: dict[str, Any], legs: tuple[int, ...]) -> list[list[Any]]:
     """`leg` after `leg`, each with its number of ranks; by leg, then by rank."""
     return [
@@ -86,8 +99,8 @@ HEADS = {
 def test_the_trajectory_is_that_of_one_rank(ranks: RankPool, tmp_path: Path, head: str, optimizer: str) -> None:
     # Adam's first steps are lr * sign(gradient): rounding that turns the sign of a gradient near 0 would be amplified.
     keys = {**HEADS[head], "optimizer": optimizer, "lr": 0.1 if optimizer == "sgd" else 0.001}
-    alone = travel(ranks, tmp_path / "alone", 7, keys, (1,) * len(LEGS))
-    moved = travel(ranks, tmp_path / "moved", 7, keys, LEGS)
+    alone = ranks.run(1, uninterrupted, 7, keys, len(LEGS))[0]
+    moved = travel(ranks, tmp_path, 7, keys, LEGS)
     assert global_labels(moved) == global_labels(alone)
     for expected, of_leg in zip(alone, moved, strict=True):
         for losses, _, _, saved in of_leg:
@@ -95,7 +108,7 @@ def test_the_trajectory_is_that_of_one_rank(ranks: RankPool, tmp_path: Path, hea
             assert furthest(saved, expected[0][3]) < TOLERANCE
 
 
-@pytest.mark.parametrize("classes", [40, 7, 4, 2])
+@pytest.mark.parametrize("classes", [40, 7, 2])
 @pytest.mark.parametrize(
     "keys",
     [
@@ -105,7 +118,7 @@ def test_the_trajectory_is_that_of_one_rank(ranks: RankPool, tmp_path: Path, hea
     ],
 )
 def test_states_follow_their_classes(ranks: RankPool, tmp_path: Path, classes: int, keys: dict[str, Any]) -> None:
-    """Three ranks hold 14, 14 and 12 of 40 classes; 3, 3 and 1 of 7; 2, 2 and none of 4; 1, 1 and none of 2."""
+    """Three ranks hold 14, 14 and 12 of 40 classes; 3, 3 and 1 of 7; 1, 1 and none of 2."""
     found = travel(ranks, tmp_path, classes, keys, LEGS)
     for before, after in pairwise(found):
         saved = before[0][3]
