@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from tests.fuzz.damage import damaged
-from tests.fuzz.guard import ROOT, Guard, Hang, peak_memory
+from tests.fuzz.guard import ROOT, Guard, Hang, PeakMemory
 from tests.fuzz.target import Target
 
 CURRENT = "current-input"
@@ -54,11 +54,12 @@ class Fuzzer:
         self.seeds = target.seeds(scratch)
         for seed in self.seeds:  # what is imported and allocated once is not the inputs' doing
             target.run(seed, scratch)
-        self._base = self._peak = peak_memory()
+        self._memory = PeakMemory()
+        self._base = self._peak = self._memory.read()
 
-    def generate(self, random: Random) -> bytes:
-        """One input: damage that knows the format, damage that does not, or both."""
-        target, data = self.target, random.choice(self.seeds)
+    def damage(self, data: bytes, random: Random) -> bytes:
+        """Damage that knows the format, damage that does not, or both."""
+        target = self.target
         knows = bool(target.mutators) and random.random() < 0.6
         if knows:
             data = random.choice(list(target.mutators))(data, random)
@@ -71,7 +72,7 @@ class Fuzzer:
         random = Random(f"{self.target.name} {seed}")
         start = time.monotonic()
         while self.tally.inputs < inputs and time.monotonic() - start < seconds:
-            self.feed(self.generate(random))
+            self.feed(self.damage(random.choice(self.seeds), random))
         self.tally.seconds = time.monotonic() - start
         return self.tally
 
@@ -107,7 +108,7 @@ class Fuzzer:
             guard.violations.clear()
 
     def _check_memory(self, data: bytes) -> None:
-        peak = peak_memory()
+        peak = self._memory.read()
         if peak <= self._peak:
             return
         allowed = self.target.memory_factor * len(data) + self.target.memory_constant

@@ -48,7 +48,7 @@ def run(data, folder):
     elif kind == "error":
         raise KeyError("a")
     elif kind == "hang":
-        time.sleep(9)
+        time.sleep(60)
     elif kind == "memory":
         b"x" * (80 << 20)
     elif kind == "outside":
@@ -57,7 +57,7 @@ def run(data, folder):
         raise ValueError
 
 scratch = Path(sys.argv[1])
-target = Target("broken", lambda _: [b"fine"], run, (ValueError,), seconds=0.3)
+target = Target("broken", lambda _: [b"fine"], run, (ValueError,), seconds=2)
 fuzzer = Fuzzer(target, scratch, None, None)
 fuzzer.guard = Guard(scratch, memory=2 << 30, cpu_seconds=60)
 for kind in (b"fine", b"own", b"error", b"hang", b"memory", b"outside", b"open"):
