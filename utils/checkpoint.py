@@ -22,6 +22,7 @@ from utils.checkpoint_manifest import (
     DamagedError,
     FileRecord,
     read_manifest,
+    size_of,
     write_manifest,
 )
 from utils.checkpoint_storage import HashingWriter, own_share
@@ -180,7 +181,7 @@ def _entries(path: Path) -> dict[str, TensorStorageMetadata]:
 def _refuse_missing(partial: Path, files: Mapping[str, FileRecord]) -> None:
     """What other ranks wrote must be here too, as long as they say."""
     for name, record in files.items():
-        size = (partial / name).stat().st_size if (partial / name).is_file() else None
+        size = size_of(partial / name)
         if size is None:
             raise OSError(f"{name} is not here: all ranks must write to one shared file system")
         if size != record.size:

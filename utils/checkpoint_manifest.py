@@ -93,7 +93,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest.get("progress"), dict) or not isinstance(manifest.get("step"), int):
         raise DamagedError(path, f"{MANIFEST} lacks `progress` or `step`")
     for name, record in file_records(path, manifest).items():
-        actual = (path / name).stat().st_size if (path / name).is_file() else None
+        actual = size_of(path / name)
         if actual != record.size:
             found = "is missing" if actual is None else f"holds {actual}"
             raise DamagedError(path, f"{name} should hold {record.size} bytes but {found}")
@@ -121,12 +121,20 @@ def file_records(path: Path, manifest: Mapping[str, Any]) -> dict[str, FileRecor
     return records
 
 
+def size_of(path: Path) -> int | None:
+    """Bytes of a plain file; None where there is none of this name, also where no file can have it."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
 def check_file(path: Path, name: str, record: FileRecord) -> str | None:
     """Reads a whole file; what is wrong with it, or None."""
     try:
         found = sha256_of(path / name) if record.sha256 is not None else None
-    except OSError as error:
-        return f"{name} cannot be read ({error.strerror or error})"
+    except (OSError, ValueError) as error:
+        return f"{name} cannot be read ({error})"
     if found != record.sha256:
         return f"the content of {name} was changed after it was written (SHA-256 {found}, not {record.sha256})"
     return None

@@ -136,6 +136,14 @@ def test_a_manifest_of_anything_else_is_damage(tmp_path: Path, content: str) -> 
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "\\ud800"])
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path: Path, name: str) -> None:
+    content = '{"format": 1, "step": 1, "progress": {}, "files": {"' + name + '": 3}}'
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(DamagedError, match="should hold 3 bytes but is missing"):
+        read_manifest(tmp_path)
+
+
 def test_format_1_is_read_and_a_later_one_refused_without_calling_it_damage(tmp_path: Path) -> None:
     path = sound_folder(tmp_path / "step_000000001")
     old = {"format": 1, "step": 1, "files": {"__0_0.distcp": 7}, "progress": {"steps_done": 1}}
