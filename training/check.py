@@ -143,12 +143,15 @@ def _describe_whole(
     plan, config = run.plan, run.config
     whole = estimate_run(run, steps, verification, sizes, write_speed)
     images = sum(distinct_images(pairs) for pairs in run.pair_sets)
+    times = count_verifications(plan, config.verbose)
+    verified = (
+        f"{times} verifications of {images} images {format_seconds(whole.verification)}, {verification:.1f} s each"
+    )
     saved = f"{as_size(sizes.checkpoint)} each, {sizes.checkpoint / max(write_speed, 1.0):.1f} s to write"
     behind = " in the background" if config.async_save else ""
     return [
         ("whole run", f"{format_seconds(whole.total)}: {plan.total_steps} steps of {config.num_epoch} epochs "
-         f"{format_seconds(whole.training)}; {count_verifications(plan, config.verbose)} verifications of {images} "
-         f"images {format_seconds(whole.verification)}, {verification:.1f} s each; "
+         f"{format_seconds(whole.training)}; {verified if images else 'nothing to verify on'}; "
          f"{count_saves(plan, config.checkpoint_interval)} checkpoints {format_seconds(whole.saving)}, {saved}{behind}")
     ]  # fmt: skip
 

@@ -61,7 +61,8 @@ def disk_needed(config: Config, sizes: Sizes, total_steps: int) -> int:
     """Bytes a run has on disk at most at one time.
 
     The kept checkpoints, the one being written, last and best model (and one of them being written), both halves of
-    training.log, metrics.jsonl to its end, TensorBoard's events, and one dump of a step whose numbers were not finite.
+    training.log, metrics.jsonl to its end, and TensorBoard's events. Not dumps of steps whose numbers were not finite:
+    they are made only where there is room.
     """
     checkpoints = (config.keep_checkpoints + config.keep_best + 1) * sizes.checkpoint
     lines = LINE_BYTES * (total_steps // config.frequent + 1)
