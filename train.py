@@ -202,4 +202,5 @@ if __name__ == "__main__":
         # No farewell to the other ranks, who may be waiting for this one: the launcher ends them.
         rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
         print(f"{rank}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        # At once: freeing a process group right after a collective can wait for ever for one of its own threads.
+        os._exit(1) if rank else sys.exit(1)

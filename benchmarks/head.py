@@ -115,20 +115,24 @@ def beside_the_peer(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def as_shipped(setting: Setting, peer: ArcFaceTorch | None, rounds: int) -> dict[str, dict[str, Any]]:
-    """What a child per contestant and round reports, in turn: the first one's memory, the median seconds of each."""
-    found: dict[str, dict[str, Any]] = {}
+    """What a child per contestant and round reports, in turn: the one with the median peak, the seconds of all."""
+    names = (OURS, PEER) if peer else (OURS,)
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
 
     def run(name: str) -> float:
         clone = [f"--arcface-torch={peer.directory}"] if peer and name == PEER else []
         steps = 3 if setting.rate == 1 else 15
         arguments = [name, *setting.arguments(), f"--steps={steps}", *clone]
-        report = run_child("benchmarks.head_step", arguments, threads=torch.get_num_threads())
-        found.setdefault(name, report)
-        return float(statistics.median(report["seconds"]))
+        reports[name].append(run_child("benchmarks.head_step", arguments, threads=torch.get_num_threads()))
+        return float(statistics.median(reports[name][-1]["seconds"]))
 
-    names = (OURS, PEER) if peer else (OURS,)
     values = alternate({name: partial(run, name) for name in names}, rounds)
-    return {name: {**found[name], "seconds_by_round": values[name]} for name in names}
+    found = {}
+    for name in names:
+        reports[name].sort(key=lambda report: float(report["peak_bytes"]))
+        peaks = [report["peak_bytes"] for report in reports[name]]
+        found[name] = {**reports[name][rounds // 2], "seconds_by_round": values[name], "peaks": peaks}
+    return found
 
 
 def times_of(

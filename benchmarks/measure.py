@@ -24,6 +24,8 @@ from utils.memory import keep_freed_memory, prefer_huge_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "benchmarks"
+_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+_GIVEN = {name: value for name, value in os.environ.items() if name == _HUGE_PAGES}
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,15 @@ def summarize(values: Mapping[str, Sequence[float]], baseline: str) -> dict[str,
 def run_child(module: str, arguments: Sequence[str], *, threads: int, timeout: float = 600) -> dict[str, Any]:
     """Runs ``python -m module arguments`` and returns the JSON object on the last line that it prints.
 
-    A process of its own is what peak memory and start-up can be measured in.
+    A process of its own is what peak memory and start-up can be measured in. What `as_in_training` arranges here is not
+    handed down: a child that wants it arranges it.
 
     Raises:
         RuntimeError: it failed or printed no JSON; the message ends with its last lines.
     """
     command = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    inherited = {name: value for name, value in os.environ.items() if name != _HUGE_PAGES}
+    environment = {**inherited, **_GIVEN, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout)
     lines = done.stdout.strip().splitlines()
     try:
@@ -117,7 +121,7 @@ def surroundings(device: torch.device | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "huge_pages": os.environ.get("THP_MEM_ALLOC_ENABLE", "0") != "0",  # see utils/memory.py
+        "huge_pages": os.environ.get(_HUGE_PAGES, "0") != "0",  # see utils/memory.py
         "load_before": round(os.getloadavg()[0], 2),
     }
 

@@ -195,7 +195,7 @@ def _config_beside(weights: Path) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EmbedderError(f"{path}: not the JSON that a run writes: {error}") from error
     return config if isinstance(config, dict) else {}
 
@@ -224,5 +224,5 @@ def _check_onnx_metadata(path: Path, metadata: dict[str, str]) -> None:
 def _numbers(text: str) -> set[float]:
     try:
         return {float(word) for word in text.strip("[]() ").replace(",", " ").split()}
-    except ValueError:
+    except (ValueError, RecursionError):
         return set()

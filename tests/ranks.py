@@ -158,8 +158,7 @@ class RankPool:
         """Where the hanging ranks are, by their own fault handlers."""
         for rank in hanging:
             os.kill(self._processes[rank].pid, signal.SIGUSR1)
-        if hanging:
-            time.sleep(0.5)
+        time.sleep(0.5 if hanging else 0.0)
         return "\n".join(f"rank {rank}:\n{Path(self._stack_path(rank)).read_text()}" for rank in hanging)
 
     def _stack_path(self, slot: int) -> str:
@@ -225,6 +224,7 @@ def _answer(
         function, args = pickle.loads(call)
         return True, pickle.dumps(("ok", function(*args)))
     except BaseException as error:
+        time.sleep(0.05)  # gloo's threads need the interpreter to let go of a collective; freeing a run before hangs
         answer = ("failed", time.monotonic(), _pickled(error), traceback.format_exc())
         _clean_up()  # the peers' collectives fail at once, and later than this rank, instead of waiting for it
         return False, pickle.dumps(answer)
