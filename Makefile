@@ -35,7 +35,10 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.whole_run
 	$(RUN) -m benchmarks.verification
 	$(RUN) -m benchmarks.start
+	$(RUN) -m benchmarks.saving
 	$(RUN) -m benchmarks.scaling_model --measure
+	$(RUN) -m benchmarks.long_run
+	$(RUN) -m benchmarks.long_run --ranks 2
 	$(RUN) -m benchmarks.gpu
 	$(RUN) -m benchmarks.report
 

@@ -17,7 +17,7 @@ from benchmarks.measure import RESULTS, ROOT
 # The page's order: the layer, the data, the nets, whole runs, other hardware. What is not named comes after, by name.
 ORDER = (
     "head", "head_plain_memory", "head_arcface", "heads", "growth", "records", "order", "backbones", "whole_run",
-    "verification", "start", "gpu", "scaling_model", "sampling",
+    "verification", "start", "saving", "long_run", "long_run_2_ranks", "gpu", "scaling_model", "sampling",
 )  # fmt: skip
 HEAD = """# Benchmarks
 
@@ -28,7 +28,8 @@ behind every table are in `docs/benchmarks/NAME.json`.
 counts is a ratio. Contestants run in one process and take turns within each round, the order reversed every other
 round; a ratio is the median over the rounds of the two values of the same round, and the spread is the smallest and
 largest value. Peak memory is measured in a process of its own per contestant, as is the time to start. Contestants in
-one process share the memory settings that train.py makes on a CPU (`utils/memory.py`), unless a title says otherwise.
+one process share the memory settings that train.py makes on a CPU (`utils/memory.py`), unless a title or a line says
+otherwise; "as it ships" is a process of its own, with what each arranges itself.
 Where something bounds a step from below (its matrix products alone, a bare decode loop) it takes its turn as well and
 its time divided by ours is the fraction of that limit reached. Peers run from a local clone (`--arcface-torch DIR`) in
 their own arithmetic; what has to be replaced for a CPU is listed at the top of `benchmarks/peer.py`. Without a clone
