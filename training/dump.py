@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset import Batch
-from sources.substitutes import KnownClasses
+from dataset import Batch, KnownClasses
 from training.build import Run
 from training.provenance import describe_run
 from utils.distributed import gather_objects

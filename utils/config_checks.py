@@ -84,8 +84,8 @@ def _check_sampler(values: Mapping[str, Any], origins: Mapping[str, str]) -> lis
     if _get(values, "sampler") != "identities" or batch_size % per_identity == 0:
         return []
     return [
-        f"{origins['batch_size']}: batch_size = {batch_size} is no multiple of images_per_identity = {per_identity}, so "
-        "that groups of one identity would be cut between ranks. Change one of them."
+        f"{origins['batch_size']}: batch_size = {batch_size} is no multiple of images_per_identity = {per_identity}: "
+        "groups of one identity would be cut between ranks. Change one of them."
     ]
 
 
