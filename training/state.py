@@ -117,11 +117,17 @@ def resume_run(run: Run) -> Resumed:
     first_step = run.plan.translate(steps_done, old_plan)
     lines = [*choice.lines, f"resumed from {path}: {steps_done} steps done"]
     if first_step != steps_done:
-        before = old_plan.global_batch_size * old_plan.gradient_acc
-        now = run.plan.global_batch_size * run.plan.gradient_acc
-        lines.append(f"resume: a step takes {now} images, before {before}: step {steps_done} is step {first_step} now")
+        lines.append(f"resume: {_length(run.plan, old_plan)}: step {steps_done} is step {first_step} now")
     lines += fingerprint_changes(progress, run)
     return Resumed(first_step, steps_done, lines)
+
+
+def _length(new: Plan, old: Plan) -> str:
+    """What makes steps of one plan other steps of another."""
+    before, now = (plan.global_batch_size * plan.gradient_acc for plan in (old, new))
+    if before != now:
+        return f"a step takes {now} images, before {before}"
+    return f"an epoch has {new.batches_per_epoch} batches, before {old.batches_per_epoch}"
 
 
 def _progress(run: Run, steps_done: int) -> dict[str, Any]:

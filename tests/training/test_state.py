@@ -10,9 +10,10 @@ import pytest
 
 from tests.ranks import RankPool
 from tests.training.runs import Weights, batches_of, make_run, weights_of
-from training.state import resume_run, save_run
+from training.state import _length, resume_run, save_run
 from training.step import train_step
 from utils.checkpoint import CheckpointError
+from utils.schedule import Plan
 
 HARD = {
     "num_epoch": 5,
@@ -123,3 +124,10 @@ def test_resume_refuses_another_optimizer_and_another_shape(ranks: RankPool, tmp
         ranks.run(1, resumed_run, str(tmp_path), {"optimizer": "adamw"}, 1)
     with pytest.raises(CheckpointError, match=r"fc/weight: \(7, 6\) in the checkpoint, \(7, 5\) in this run"):
         ranks.run(1, resumed_run, str(tmp_path), {"embedding_size": 5}, 1)
+
+
+def test_what_makes_a_step_another_step_is_said() -> None:
+    old = Plan(12, 3, 8, 1)
+    assert _length(Plan(6, 3, 16, 1), old) == "a step takes 16 images, before 8"
+    assert _length(Plan(12, 3, 8, 2), old) == "a step takes 16 images, before 8"
+    assert _length(Plan(14, 3, 8, 1), old) == "an epoch has 14 batches, before 12"
