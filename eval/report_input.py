@@ -12,7 +12,8 @@ Record = dict[str, Any]
 _CURVES = ("loss", "lr", "images_per_second", "data_wait", "target_cosine", "grad_norm", "loss_scale")
 _NUMBERS = frozenset(("step", "epoch", "accuracy", "accuracy_std", "auc", "eer", *_CURVES))
 _MAX_DEPTH = 20
-_LARGEST = 1e300  # a float still holds a thousand times as much
+_SMALLEST, _LARGEST = 1e-30, 1e30  # beyond these a chart's axis has no room between two numbers
+_MAX_STEP = 1 << 53
 
 
 class ReportError(ValueError):
@@ -94,6 +95,8 @@ def _objects(value: Any) -> list[tuple[str, Record]]:
 def _scores(record: Record) -> Record:
     """The record without the numbers that are none."""
     kept = {key: value for key, value in record.items() if key not in _NUMBERS or _is_number(value)}
+    if not 0 <= kept.get("step", 0) <= _MAX_STEP:
+        del kept["step"]
     rates = kept.pop("tar_at_far", None)
     if isinstance(rates, dict):
         kept["tar_at_far"] = {far: rate for far, rate in rates.items() if _is_rate(far) and _is_number(rate)}
@@ -101,7 +104,9 @@ def _scores(record: Record) -> Record:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return value == 0 or _SMALLEST <= abs(value) <= _LARGEST
 
 
 def _is_rate(text: str) -> bool:
