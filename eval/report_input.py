@@ -13,7 +13,7 @@ _CURVES = ("loss", "lr", "images_per_second", "data_wait", "target_cosine", "gra
 _NUMBERS = frozenset(("step", "epoch", "accuracy", "accuracy_std", "auc", "eer", *_CURVES))
 _MAX_DEPTH = 20
 _SMALLEST, _LARGEST = 1e-30, 1e30  # beyond these a chart's axis has no room between two numbers
-_MAX_STEP = 1 << 53
+_MAX_STEP = 1 << 52  # whole numbers, one apart, as floats
 
 
 class ReportError(ValueError):

@@ -150,7 +150,7 @@ def test_a_report_shows_no_file_from_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", [{"step": "x"}, {"accuracy": []}, {"tar_at_far": {"x": 1, "0.1": None}}, {"dataset": "\ud800"},
              {"step": 10**400}, {"accuracy": "high", "dataset": {}}, {"loss": True, "tar_at_far": 3},
-             {"step": 2**70}, {"step": -1.5}, {"loss": 5e-324, "accuracy": 1e308}, {"step": 2**53},
+             {"step": 2**70}, {"step": -1.5}, {"loss": 5e-324, "accuracy": 1e308}, {"step": 2**52}, {"step": 2**53},
              {"deep": json.loads("[" * 100 + "]" * 100)}],
 )  # fmt: skip
 def test_a_report_of_strange_metrics_is_written(line: dict[str, object], tmp_path: Path) -> None:
