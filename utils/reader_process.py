@@ -34,7 +34,9 @@ def prepare_reader(_: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(faulthandler, "register"):  # not on Windows
-        faulthandler.register(signal.SIGUSR2, all_threads=True)  # the watchdog asks a reader that hangs where it is
+        faulthandler.register(
+            signal.SIGUSR2, file=2, all_threads=True
+        )  # the watchdog asks a reader that hangs where it is
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()

@@ -166,15 +166,18 @@ def killed_reader(rank: int) -> str:
     configuration["daemon"] = False
     dataloader._MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.1,)
     run = run_on(SyntheticSource(3, 96, ImageFormat(SIZE, SIZE, 3)), num_workers=1, num_epoch=4)
+    others = set(multiprocessing.active_children())
     stream = iter(build_stream(run, 0))
     try:
         for step in range(40):
             train_step(run, [next(stream)], step)
             if step == 2 and run.ranks.rank == rank:
-                os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+                (reader,) = set(multiprocessing.active_children()) - others
+                os.kill(reader.pid or 0, signal.SIGKILL)
     except ReaderError as error:
         return f"step {step}: {error}"
     finally:
+        stream.close()  # type: ignore[attr-defined]  # a generator
         configuration["daemon"] = True
     return "no error"
 
