@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 
 _JPEG, _PNG, _BMP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"BM"
-_TWO_SHORTS, _TWO_INTS, _SHORT = struct.Struct(">HH"), struct.Struct(">II"), struct.Struct(">H")
+_TWO_SHORTS, _SHORT = struct.Struct(">HH"), struct.Struct(">H")
+_TWO_INTS, _INT = struct.Struct(">II"), struct.Struct(">I")
 _MAX_SEGMENTS = 1000  # of a JPEG before its frame; a colour profile may take 255
 # Markers of a frame: all of c0 .. cf but tables (c4, cc) and the reserved c8.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -22,8 +23,7 @@ def image_size(data: bytes | memoryview) -> tuple[int, int] | None:
         if data[:2] == _JPEG:
             return _jpeg_size(data)
         if data[:8] == _PNG:
-            width, height = _TWO_INTS.unpack_from(data, 16)
-            return (height, width) if data[12:16] == b"IHDR" else None
+            return _png_size(data)
         if data[:2] == _BMP:
             return _bmp_size(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -49,6 +49,19 @@ def _jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
         else:
             place += 2 + _SHORT.unpack_from(data, place + 2)[0]
     return None
+
+
+def _png_size(data: bytes | memoryview) -> tuple[int, int] | None:
+    """None also where a part reaches beyond the file or the end is missing: OpenCV takes memory for parts unseen."""
+    place, kind = 8, data[12:16]
+    width, height = _TWO_INTS.unpack_from(data, 16)
+    if kind != b"IHDR":
+        return None
+    while kind != b"IEND":
+        (length,) = _INT.unpack_from(data, place)
+        kind = data[place + 4 : place + 8]
+        place += 12 + length
+    return (height, width) if place <= len(data) else None
 
 
 def _bmp_size(data: bytes | memoryview) -> tuple[int, int] | None:

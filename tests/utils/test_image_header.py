@@ -52,6 +52,18 @@ def test_other_formats_never_reach_their_decoders(start: bytes, monkeypatch: pyt
         decode_image(start + bytes(5000))
 
 
+def test_a_png_whose_parts_do_not_fit_is_never_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV takes the memory that a part announces; without an end it read a length from behind the file: 2 GiB."""
+    sound = ENCODED["png"]
+    assert image_size(sound + b"more") == (40, 24)
+    monkeypatch.setattr("utils.images.cv2.imdecode", lambda *_: pytest.fail("it was decoded"))
+    broken_end = sound[:-6] + b"\0\0" + sound[-4:]
+    long_part = sound[:33] + struct.pack(">I", 0x7FFFFFF0) + sound[37:]
+    for data in (broken_end, long_part, sound[:-1], sound[:40]):
+        with pytest.raises(ImageError, match="are not a whole image"):
+            decode_image(data)
+
+
 def bomb(name: str, size: int) -> bytes:
     """The image with another size in its header."""
     data = bytearray(ENCODED[name])
