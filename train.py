@@ -30,7 +30,7 @@ from training.initial import load_initial_weights
 from training.preflight import Inputs, inspect_run
 from training.provenance import write_provenance
 from training.scoring import is_due, verify_run
-from training.state import Resumed, resume_run, save_run
+from training.state import Resumed, claim_folder, resume_run, save_model, save_run
 from training.step import NonFiniteError, train_step
 from training.telling import log_events, log_step, summary
 from utils.bad_records import ReaderError
@@ -38,7 +38,7 @@ from utils.checkpoint import CheckpointError
 from utils.config import Config, ConfigError, load_config
 from utils.distributed import RankError, Ranks, StopSignal, start_ranks, stop_ranks
 from utils.errors import DataError
-from utils.launcher import adopt_slurm, is_begun, past_failure, tell_failure
+from utils.launcher import adopt_slurm, is_begun, leave, past_failure, tell_failure
 from utils.logging import RunLog, trim_metrics
 from utils.memory import prefer_huge_pages
 from utils.pace import Mean, Pace
@@ -127,6 +127,7 @@ def train(config: Config, inputs: Inputs, ranks: Ranks, arguments: Sequence[str]
 
 def begin(run: Run, arguments: Sequence[str]) -> tuple[int, list[str]]:
     """Starts from other weights or goes on from a checkpoint; returns the first step and lines for the log."""
+    claim_folder(run)
     resumed = resume_run(run) if run.config.resume else Resumed(0, 0, [])
     first_step, lines = resumed.first_step, resumed.lines
     if first_step == 0:
@@ -137,6 +138,7 @@ def begin(run: Run, arguments: Sequence[str]) -> tuple[int, list[str]]:
         write_provenance(run, arguments)
         write_class_names(run)
     else:
+        save_model(run, "model.pt")  # a crash can come between the last checkpoint and this file
         lines.append("nothing is left to train; config.json and run.json stay those of the run")
     return first_step, lines
 
@@ -165,7 +167,7 @@ def run_steps(run: Run, log: RunLog, watchdog: Watchdog, stop: StopSignal, first
             log_step(run, log, done, result, losses.read(), pace.read(plan.total_steps - done))
         log.advance(done)
         if result.save_failed:
-            run.saver.wait()  # raises what the background met, on all ranks
+            retry_save(run, log, done)
         with pace.paused():
             if is_due(run, done):
                 watchdog.beat("verifying", step)
@@ -181,6 +183,15 @@ def run_steps(run: Run, log: RunLog, watchdog: Watchdog, stop: StopSignal, first
             log.info(f"stopped {cause} after step {done}; the same command with resume=True goes on from here")
             return False
     return True
+
+
+def retry_save(run: Run, log: RunLog, done: int) -> None:
+    """Saves once more, now while all wait, what the background could not; raises on all ranks where that fails too."""
+    try:
+        run.saver.wait()
+    except CheckpointError as error:
+        log.info(f"{error}. Saving again")
+    save_run(run, done, wait=True)
 
 
 def finish(run: Run, log: RunLog) -> None:
@@ -202,5 +213,4 @@ if __name__ == "__main__":
         # No farewell to the other ranks, who may be waiting for this one: the launcher ends them.
         rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
         print(f"{rank}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        # At once: freeing a process group right after a collective can wait for ever for one of its own threads.
-        os._exit(1) if rank else sys.exit(1)
+        leave(1)

@@ -69,8 +69,8 @@ class PrototypeOptimizer:
                     waiting.gradient[block],
                     None if held is None else held[block],
                 )
-        # The fused kernel does not: without it a graph of the old weights would run backward on the new ones unnoticed.
-        torch.autograd.graph.increment_version(self.fc.weight)
+            # The fused kernel does not: a graph of the old values would run backward on the new ones unnoticed.
+            torch.autograd.graph.increment_version([self.fc.weight] if held is None else [self.fc.weight, held])
         if self._head_optimizer is not None:
             self._head_optimizer.param_groups[0]["lr"] = self.param_groups[0]["lr"]
             self._head_optimizer.step()

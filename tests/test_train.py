@@ -78,7 +78,7 @@ def test_two_ranks_train_verify_and_save(config: Path, tmp_path: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "run.json", "metrics.jsonl", "training.log", "tensorboard", "checkpoints", "model.pt", "best.pt",
-        "report.html",
+        "report.html", ".lock",
     }  # fmt: skip
     steps = metrics(folder, "train")
     assert [line["step"] for line in steps] == [2, 4, 6, 8]

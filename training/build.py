@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import torch
 from torch import nn
@@ -49,6 +49,7 @@ class Run:
         health: what the run remembers of skipped steps and of its recent losses.
         bad_records: images that could not be read, the same set on all ranks.
         fingerprint: code, config, data and environment, for checkpoints and report.
+        claim: what keeps other runs out of the run's folder.
     """
 
     config: Config
@@ -68,6 +69,7 @@ class Run:
     health: Health = field(default_factory=Health)
     bad_records: BadRecords = field(default_factory=BadRecords)
     fingerprint: dict[str, Any] = field(default_factory=dict)
+    claim: BinaryIO | None = None
 
     def set_schedule(self, step: int) -> float:
         """Puts learning rates and margin where `step` wants them; returns the backbone's rate."""

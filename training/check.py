@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -78,7 +79,7 @@ def _measure(config: Config, ranks: Ranks, inputs: Inputs) -> list[tuple[str, st
     """What only doing it can tell, as headings and lines; collective."""
     lines = [("device", _describe_device(config, ranks))]
     reduced = measure_all_reduce(ranks)
-    run = build_run(config, ranks, inputs)
+    run = build_run(replace(config, output="", resume=False), ranks, inputs)  # without a folder nothing is written
     sizes = sizes_of(run.config, run.backbone, run.source)
     readers = []
     steps = measure_steps(run, lambda: readers.append(children_bytes()))

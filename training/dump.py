@@ -70,20 +70,31 @@ def write_dump(run: Run, evidence: Evidence, text: str) -> str:
     if run.ranks.is_main:
         files[SHARED] = _shared_part(run)
     size = sum(gather_objects(sum(map(_bytes_of, files.values()))))
-    hashes = gather_objects(fingerprint(run, evidence.embeddings))
-    stages: list[tuple[bool, Callable[[], str | None]]] = [
-        (True, lambda: _prepare(final, partial, size)),
-        (False, lambda: _save(partial, files)),
-        (True, lambda: _complete(final, partial, _manifest(run, evidence, text, hashes))),
-    ]
-    for is_mains, action in stages:
-        problem = _attempt(action) if run.ranks.is_main or not is_mains else None
-        problems = [text for text in gather_objects(problem) if text is not None]
-        if problems:
-            if run.ranks.is_main:
-                shutil.rmtree(partial, ignore_errors=True)
-            return f"no dump: {problems[0]}"
+    own: list[dict[str, Any]] = []
+
+    def hash_all() -> None:
+        own.append(fingerprint(run, evidence.embeddings))
+
+    problem = (
+        _stage(run, lambda: _prepare(final, partial, size), is_mains=True)
+        or _stage(run, lambda: _save(partial, files))
+        or _stage(run, hash_all)
+    )
+    if problem is None:
+        hashes = gather_objects(own[0])
+        manifest = _manifest(run, evidence, text, hashes)
+        problem = _stage(run, lambda: _complete(final, partial, manifest), is_mains=True)
+    if problem is not None:
+        if run.ranks.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+        return f"no dump: {problem}"
     return f"`python -m tools.replay {final}` runs this step again ({size / 1e6:.0f} MB)"
+
+
+def _stage(run: Run, action: Callable[[], str | None], *, is_mains: bool = False) -> str | None:
+    """One stage on all ranks, or on the main one alone; the first problem that any of them met, on every rank."""
+    problem = _attempt(action) if run.ranks.is_main or not is_mains else None
+    return next((text for text in gather_objects(problem) if text is not None), None)
 
 
 def fingerprint(run: Run, embeddings: Sequence[Tensor]) -> dict[str, Any]:

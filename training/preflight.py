@@ -20,6 +20,7 @@ from training.resources import (
     disk_needed,
     fitting_sample_rate,
     fitting_world_size,
+    local_ranks,
     memory_available,
     memory_needed,
     open_files_allowed,
@@ -108,11 +109,6 @@ def plan_of(config: Config, source: Source, world_size: int) -> Plan:
     return Plan(per_epoch, config.num_epoch, min(global_batch_size, len(source)), config.gradient_acc)
 
 
-def local_ranks() -> int:
-    """How many ranks share this machine, by the launcher."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def _inspect_data(config: Config, world_size: int, inputs: Inputs) -> None:
     missing = missing_data_message(config)
     if missing is not None:
@@ -171,6 +167,11 @@ def _inspect_output(config: Config, world_size: int, sizes: Sizes | None, inputs
             f"output: {output} already holds a run ({', '.join(results)}): continue it with resume=True, start "
             "another with output=FOLDER, or remove that folder"
         )
+    if config.resume and (output / "model.pt").exists() and not any((output / "checkpoints").glob("*step_*")):
+        inputs.problems.append(  # model.pt is never written before the first checkpoint is whole
+            f"output: {output} holds model.pt of a run, but no checkpoint to resume it from: put its checkpoints back, "
+            "start another run with output=FOLDER, or remove that folder"
+        )
     existing = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         inputs.problems.append(f"output: cannot write to {existing}: choose another with output=FOLDER")
@@ -182,8 +183,8 @@ def _inspect_output(config: Config, world_size: int, sizes: Sizes | None, inputs
         if free_or_ours < needed:
             kept = f"{config.keep_checkpoints} checkpoints" + (f" and {config.keep_best} best" * bool(config.keep_best))
             inputs.problems.append(
-                f"output: {existing} has {free / 1e9:.1f} GB free, and {kept}, one in the making, two models and logs "
-                f"need {needed / 1e9:.1f} GB: free some, choose another output=FOLDER, or keep fewer with "
+                f"output: {existing} has {as_size(free)} free, and {kept}, one in the making, two models and logs "
+                f"need {as_size(needed)}: free some, choose another output=FOLDER, or keep fewer with "
                 "keep_checkpoints=1"
             )
 

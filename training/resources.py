@@ -151,3 +151,8 @@ def as_size(num_bytes: float) -> str:
             break
         num_bytes /= 1000
     return f"{num_bytes:.0f} {unit}" if unit == "bytes" or num_bytes >= 100 else f"{num_bytes:.1f} {unit}"
+
+
+def local_ranks() -> int:
+    """How many ranks share this machine, by the launcher."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

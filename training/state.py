@@ -18,7 +18,7 @@ from training.step import refuse_bad_weights
 from utils.checkpoint import CheckpointError, empty_tensors, load_checkpoint, on_main, own_share, save_checkpoint
 from utils.checkpoint_choice import choose_checkpoint
 from utils.distributed import average_buffers
-from utils.files import whole_file
+from utils.files import lock_folder, remove_partial, whole_file
 from utils.schedule import Plan
 
 
@@ -37,7 +37,10 @@ def save_run(run: Run, steps_done: int, *, wait: bool = False) -> None:
         NonFiniteError: weights that are not worth saving.
         CheckpointError: on all ranks, where this save or the one before it failed on one.
     """
-    run.saver.wait()
+    try:
+        run.saver.wait()
+    except CheckpointError:  # on all ranks alike: once more, and with what was learned since
+        wait = True
     refuse_bad_weights(run, steps_done)
     average_buffers(run.backbone)
     config, progress = run.config, _progress(run, steps_done)
@@ -55,6 +58,21 @@ def save_run(run: Run, steps_done: int, *, wait: bool = False) -> None:
         run.saver.start(tensors, write)
     else:
         write(tensors, None)
+
+
+def claim_folder(run: Run) -> None:
+    """Makes the run's folder this run's alone until its main rank ends; collective.
+
+    Raises:
+        CheckpointError: on all ranks, where another run is writing there.
+    """
+    folder = Path(run.config.output or "")
+
+    def claim() -> None:
+        run.claim = lock_folder(folder)
+        remove_partial(folder)
+
+    on_main(f"using {folder}", claim)
 
 
 def save_model(run: Run, name: str) -> None:

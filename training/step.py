@@ -21,6 +21,8 @@ from training.rollback import Buffers, norms
 from utils.distributed import agree_sum
 from utils.images import to_model_input
 
+_DROPOUT = 1  # makes this stream of the seed another than those of the head's noise and of the classes drawn
+
 __all__ = ["NonFiniteError", "StepResult", "forward_backward", "refuse_bad_weights", "target_cosine", "train_step"]
 
 
@@ -119,7 +121,7 @@ def forward_backward(run: Run, batches: Sequence[Batch], step: int) -> tuple[Ten
     Returns:
         The mean loss, 0-dim, and this rank's embeddings of each micro-batch.
     """
-    torch.manual_seed(mixed_seed(run.config.seed, step, run.ranks.rank))
+    torch.manual_seed(mixed_seed(run.config.seed, step, run.ranks.rank, 0, _DROPOUT))
     device, config = run.ranks.device, run.config
     total = sum(sum(batch.batch_sizes) for batch in batches)
     loss = torch.zeros((), device=device)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 from utils.checkpoint_manifest import MANIFEST
@@ -48,7 +49,7 @@ def prepare(folder: Path, partial: Path) -> None:
     restore_replaced(folder)
     for ending in (_PARTIAL, _REMOVED):
         for leftover in folder.glob(f".step_*{ending}"):
-            shutil.rmtree(leftover)
+            shutil.rmtree(leftover, ignore_errors=leftover != partial)
     partial.mkdir()
 
 
@@ -92,10 +93,11 @@ def prune(newest: Path, keep: int, keep_best: int) -> None:
 def remove(path: Path) -> None:
     """Deletes a checkpoint; half deleted, it is none already."""
     hidden = path.with_name(f".{path.name.removeprefix('.')}{_REMOVED}")
-    if hidden.exists():
-        shutil.rmtree(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+    if hidden.exists():  # held back by a network disk
+        hidden = hidden.with_name(f".{path.name.removeprefix('.')}.{time.monotonic_ns()}{_REMOVED}")
     os.replace(path, hidden)
-    shutil.rmtree(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)  # what a network disk holds back goes with the next save
 
 
 def set_aside(path: Path) -> Path:

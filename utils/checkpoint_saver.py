@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from utils.checkpoint import CheckpointError
 from utils.distributed import gather_objects
+from utils.launcher import SAVER
 
 Tensors = Mapping[str, Tensor]
 Write = Callable[[Tensors, "dist.ProcessGroup | None"], None]
@@ -65,7 +66,7 @@ class CheckpointSaver:
         if self._group is None:
             self._group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
         # No daemon: a run that ends with an error lets the save end first.
-        self._thread = threading.Thread(target=self._run, args=(copies, write), name="checkpoint")
+        self._thread = threading.Thread(target=self._run, args=(copies, write), name=SAVER)
         self._thread.start()
 
     def wait(self) -> None:

@@ -43,6 +43,9 @@ class _HashingFiles(FileSystem):
             raise ValueError(f"{path}: mode {mode!r}; a checkpoint's files are only written here")
         with HashedFile(Path(path)) as stream:
             yield stream
+            if not stream.closed:  # torch syncs .metadata while it is still in the buffer
+                stream.flush()
+                os.fsync(stream.fileno())
         self._written[Path(path).name] = FileRecord(stream.size, stream.hexdigest())
 
     def rename(self, path: str | os.PathLike[str], new_path: str | os.PathLike[str]) -> None:

@@ -22,7 +22,7 @@ from utils.memory import keep_freed_memory
 # default for a mixed backend is half an hour of silence after a rank has died.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 SAME_REQUEST_SECONDS = 3.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -195,16 +195,19 @@ class StopSignal:
     """Remembers that this run was asked to stop, so that the loop can finish its step and save.
 
     SIGTERM is what batch systems and launchers send before they take a machine back, SIGUSR1 what Slurm's `--signal`
-    and others send some time earlier, SIGINT is Ctrl-C. They arrive more than once (from the terminal and through the
-    launcher; early, and again when time is up), and always mean the same: only a later Ctrl-C ends the process at
-    once, a run that must end without saving takes SIGKILL. A rank whose torchrun has died was abandoned: it
-    counts as asked too. The ranks must agree on the step at which they stop: feed `requested` through a collective.
+    and others send some time earlier, SIGINT is Ctrl-C, SIGHUP a terminal that has gone. They arrive more than once
+    (from the terminal and through the launcher; early, and again when time is up), and always mean the same: only a
+    later Ctrl-C ends the process at once, a run that must end without saving takes SIGKILL. A rank whose torchrun has
+    died was abandoned: it counts as asked too. The ranks must agree on the step at which they stop: feed `requested`
+    through a collective.
     """
 
     def __init__(self) -> None:
         self._since: float | None = None
         self.name = ""
-        self._previous = {kind: signal.signal(kind, self._on_signal) for kind in STOP_SIGNALS}
+        # What nohup has told the process to ignore stays ignored.
+        kinds = [kind for kind in STOP_SIGNALS if kind != signal.SIGHUP or signal.getsignal(kind) != signal.SIG_IGN]
+        self._previous = {kind: signal.signal(kind, self._on_signal) for kind in kinds}
         self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -49,6 +51,9 @@ def sync_folder(folder: Path) -> None:
         return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot sync a folder
+            raise
     finally:
         os.close(descriptor)
 
@@ -93,3 +98,38 @@ def sha256_of(path: Path) -> str:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def lock_folder(folder: Path) -> BinaryIO | None:
+    """Keeps other processes that ask, on any machine that shares the disk, out of a folder until this process ends.
+
+    A lock of the process, not of the file: children do not inherit it, and it goes with the process however that ends.
+
+    Returns:
+        What holds the lock as long as it is kept; None where the disk has no locks.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = (folder / ".lock").open("wb")
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.close()
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise BlockingIOError(error.errno, f"{folder} is in use by another run") from error
+        return None
+    return stream
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what writers of whole files have left behind that were killed; nobody else may be writing there."""
+    for leftover in folder.glob(".*.partial"):
+        if leftover.is_file():
+            with contextlib.suppress(OSError):
+                leftover.unlink()

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+SAVER = "checkpoint"  # name of the thread that writes checkpoints
 _BEGUN, _FAILURE = "begun", "failure"
 
 
@@ -110,6 +111,21 @@ def fresh_store(rank: int, world_size: int, timeout: timedelta) -> Store | None:
             raise RuntimeError(f"ranks {sorted(missing)} did not start within {timeout}")
         time.sleep(0.02 if missing else 0.0)
     return PrefixStore(f"start/{own}", store)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends a process after an error, once a checkpoint that is being written in the background is whole.
+
+    A rank among others ends without freeing anything: freeing a process group right after a collective can wait for
+    ever for one of its own threads.
+    """
+    for thread in threading.enumerate():
+        if thread.name == SAVER:
+            thread.join(600.0)
+    sys.stdout.flush()
+    if "RANK" in os.environ:
+        os._exit(status)
+    sys.exit(status)
 
 
 def _agent_store() -> Store | None:

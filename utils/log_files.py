@@ -89,9 +89,11 @@ class LineFile:
             self._descriptor = -1
 
     def _write(self, data: bytes) -> None:
+        if self._descriptor < 0:  # the last rotation failed between closing and opening
+            self._open()
         if self._max_bytes is not None and self._size and self._size + len(data) > self._max_bytes:
             os.replace(self.path, self.path.with_name(f"{self.path.name}.1"))
-            os.close(self._descriptor)
+            self.close()
             self._open()
         try:
             written = os.write(self._descriptor, data)

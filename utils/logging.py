@@ -145,6 +145,8 @@ class RunLog:
 
     def _print(self, text: str, stream: TextIO) -> None:
         """Through the bar, which would otherwise be torn. A console that is gone (a closed terminal) ends no run."""
+        encoding = getattr(stream, "encoding", None) or "utf-8"  # a file name may be no text
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
         try:
             self._bar.write(text, file=stream)
             stream.flush()

@@ -30,7 +30,7 @@ def prepare_reader(_: int) -> None:
     cv2.setNumThreads(0)  # OpenCV's own threads would fight the other workers for cores
     # Launchers and terminals signal the whole process group, but the rank decides when to stop: its last step still
     # needs the readers, and torch makes an error of a reader that dies. So only the rank itself can end them.
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(faulthandler, "register"):  # not on Windows

@@ -22,14 +22,19 @@ HUNG = 124  # exit status, the one of timeout(1)
 STUCK = 1  # exit status where not even this file's thread could run: faulthandler's own
 # What may take longer than a step: caches are cold, kernels are compiled, whole sets are embedded.
 SLOW = 4.0
-PHASES = {"starting": SLOW, "verifying": SLOW, "finishing": SLOW, "saving": 2.0}
+PHASES = {"starting": SLOW, "verifying": SLOW, "finishing": SLOW, "saving": SLOW}
 WAITING = "waiting for data"  # the phase in which the culprit may be a reader
 _ROOT = str(Path(__file__).resolve().parents[1]) + os.sep
 _COLLECTIVES = f"{os.sep}torch{os.sep}distributed{os.sep}"
 
 
 def collective_timeout(hang_timeout: float) -> timedelta:
-    """How long collectives wait for the others: longer than any watchdog, which knows more and tells it."""
+    """How long collectives wait for the others: longer than any watchdog, which knows more and tells it.
+
+    Without a watchdog (0) nothing that is merely slow shall end a run.
+    """
+    if hang_timeout == 0:
+        return timedelta(days=7)
     return max(COLLECTIVE_TIMEOUT, timedelta(seconds=hang_timeout * SLOW + 60.0))
 
 

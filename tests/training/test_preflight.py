@@ -79,6 +79,9 @@ def test_a_folder_with_results_is_not_overwritten(data: str, tmp_path: Path) -> 
     (folder / "model.pt").write_bytes(b"")
     (problem,) = inspect(data, tmp_path, output=str(folder)).problems
     assert "already holds a run (model.pt): continue it with resume=True" in problem
+    (problem,) = inspect(data, tmp_path, output=str(folder), resume=True).problems
+    assert "holds model.pt of a run, but no checkpoint to resume it from: put its checkpoints back" in problem
+    (folder / "model.pt").rename(folder / "best.pt")  # killed before its first checkpoint
     assert inspect(data, tmp_path, output=str(folder), resume=True).problems == []
 
 
@@ -94,7 +97,7 @@ def test_disk_space(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: Usage)
     (problem,) = inspect(data, tmp_path).problems
-    assert "0.0 GB free" in problem
+    assert "has 1.0 kB free" in problem
     assert "keep_checkpoints=1" in problem
 
 
@@ -117,7 +120,7 @@ def test_what_a_checkpoint_of_this_run_takes_is_not_asked_for_twice(
     assert inspect(data, tmp_path, **keys).problems == []
     Usage.free -= 2
     (problem,) = inspect(data, tmp_path, **keys).problems
-    assert "GB free" in problem
+    assert "28.8 MB free" in problem
 
 
 def test_limits_of_the_machine(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from utils.files import whole_file, write_text_whole
+from utils.files import lock_folder, remove_partial, whole_file, write_text_whole
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
@@ -33,3 +37,21 @@ def test_text_replaces_text(tmp_path: Path) -> None:
     write_text_whole("a", tmp_path / "a.txt")
     write_text_whole("ä", tmp_path / "a.txt")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "ä"
+
+
+def test_a_folder_is_one_process_s_alone_until_it_ends(tmp_path: Path) -> None:
+    held = lock_folder(tmp_path)
+    assert held is not None
+    asks = f"from pathlib import Path; from utils.files import lock_folder; lock_folder(Path({str(tmp_path)!r}))"
+    refused = subprocess.run([sys.executable, "-c", asks], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert f"BlockingIOError: [Errno 11] {tmp_path} is in use by another run" in refused.stderr
+    held.close()
+    assert subprocess.run([sys.executable, "-c", asks], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".model.pt.123.partial").write_bytes(b"half")
+    (tmp_path / ".lock").touch()
+    (tmp_path / "model.pt").touch()
+    remove_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "model.pt"]
