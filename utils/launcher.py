@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import threading
 import time
 import uuid
 from datetime import timedelta
+from typing import NoReturn
 
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
