@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch looks after its workers every 5 seconds while it waits; so long a test need not wait."""
     loop = dataloader._MultiProcessingDataLoaderIter._try_get_data
     monkeypatch.setattr(loop, "__defaults__", (0.1,))
+
+
+def readers() -> list[BaseProcess]:
+    """The readers of this process; the ranks that other tests share are its children too."""
+    return [child for child in multiprocessing.active_children() if not child.name.startswith("rank-")]
 
 
 def start(source: Source, **changes: Any) -> Iterator[Batch]:
@@ -59,7 +65,7 @@ def failure_of(batches: Iterator[Batch]) -> str:
 def test_a_reader_that_is_killed_is_named_with_its_signal(sign: str, bad_records: str) -> None:
     stream = start(SyntheticSource(4, 64, ImageFormat(8, 8, 3)), bad_records=bad_records)
     next(stream)
-    victim = multiprocessing.active_children()[0].pid
+    victim = readers()[0].pid
     assert victim is not None
     os.kill(victim, getattr(signal, sign))
     text = failure_of(stream)
@@ -70,10 +76,10 @@ def test_a_reader_that_is_killed_is_named_with_its_signal(sign: str, bad_records
 def test_without_ranks_a_killed_reader_raises() -> None:
     stream = start(SyntheticSource(4, 64, ImageFormat(8, 8, 3)), num_workers=1, carry_failures=False)
     next(stream)
-    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+    os.kill(readers()[0].pid or 0, signal.SIGKILL)
     with pytest.raises(ReaderError, match="SIGKILL"):
         list(stream)
-    assert not multiprocessing.active_children()
+    assert not readers()
 
 
 def test_a_dead_reader_interrupts_nobody_who_is_not_waiting_for_data() -> None:
@@ -82,7 +88,7 @@ def test_a_dead_reader_interrupts_nobody_who_is_not_waiting_for_data() -> None:
     stream = start(SyntheticSource(4, 64, ImageFormat(8, 8, 3)))
     next(stream)
     assert signal.getsignal(signal.SIGCHLD) is before
-    child = multiprocessing.active_children()[0]
+    child = readers()[0]
     os.kill(child.pid or 0, signal.SIGKILL)
     child.join()
     torch.ones(10).sum()
@@ -173,9 +179,9 @@ def test_readers_end_with_their_stream() -> None:
         else:
             with pytest.raises(ReaderError):
                 next(stream)
-        assert not multiprocessing.active_children()
+        assert not readers()
         del stream
     stream = start(SyntheticSource(4, 64, ImageFormat(8, 8, 3)))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert not multiprocessing.active_children()
+    assert not readers()
