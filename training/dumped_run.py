@@ -20,6 +20,7 @@ from utils.class_index import ClassIndex
 from utils.config import Config
 from utils.distributed import Ranks
 from utils.images import ImageFormat
+from utils.torch_files import check_torch_file
 
 _WANTED: dict[str, type | tuple[type, ...]] = {
     "step": int, "world_size": int, "threads": int, "loss": str, "loss_scale": (int, float), "device": str, "text": str,
@@ -52,6 +53,8 @@ class Dump:
         """
         path = self.folder / name
         try:
+            with path.open("rb") as stream:  # a dump may come from somebody else
+                check_torch_file(stream, path.stat().st_size, old_format=False)
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
