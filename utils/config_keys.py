@@ -132,7 +132,7 @@ class Config:
     checkpoint_interval: int = key(1000, "between checkpoints; each epoch's end has one too", "[1, inf)", unit="steps")
     keep_checkpoints: int = key(2, "newest checkpoints kept", "[1, inf)")
     keep_best: int = key(0, "checkpoints with the best verification kept beside the newest", "[0, inf)")
-    async_save: bool = key(True, "write checkpoints in the background, from a copy in the CPU's memory")
+    async_save: bool = key(False, "write checkpoints beside the steps, from a copy in the CPU's memory")
     deterministic: bool = key(False, "the same bits in every run on the same machine; slower on GPUs")
     hang_timeout: int = key(600, "without progress after which a rank reports its stacks and ends; 0: never",
                             "[0, inf)", unit="seconds")
