@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from utils.permutation import derive_keys
 
 POLICIES = ("stop", "skip")
 MAX_TRIES = 256  # with half of a set bad, they all fail once in 10**77 times
+_Answer = TypeVar("_Answer")
 _SUBSTITUTE = 5  # key stream of the seed; order, augmentation and samplers have others
 
 
@@ -61,23 +63,28 @@ class KnownClasses:
 
     def class_index(self) -> ClassIndex:
         """Which images belong to each class; with "stop", a DataError where that is not known of all."""
-        try:
-            return self._source.class_index()
-        except DataError:
-            labels = self._known_labels()
-            if labels is None:
-                raise
-            return ClassIndex.from_labels(labels, self._source.num_classes)
+        num_classes = self._source.num_classes
+        return self._or_from_labels(
+            self._source.class_index, lambda labels: ClassIndex.from_labels(labels, num_classes)
+        )
 
     def class_counts(self) -> np.ndarray:
         """Images per class, (num_classes,) int64; with "stop", a DataError where that is not known of all."""
+        num_classes = self._source.num_classes
+        return self._or_from_labels(
+            self._source.class_counts,
+            lambda labels: np.bincount(labels[labels >= 0], minlength=num_classes).astype(np.int64),
+        )
+
+    def _or_from_labels(self, ask: Callable[[], _Answer], count: Callable[[np.ndarray], _Answer]) -> _Answer:
+        """What the source says, or where it cannot, what follows from the labels that can be read."""
         try:
-            return self._source.class_counts()
+            return ask()
         except DataError:
             labels = self._known_labels()
             if labels is None:
                 raise
-            return np.bincount(labels[labels >= 0], minlength=self._source.num_classes).astype(np.int64)
+            return count(labels)
 
     def _known_labels(self) -> np.ndarray | None:
         known = getattr(self._source, "known_labels", None)  # other sources know all labels from the start

@@ -39,6 +39,7 @@ class Walk:
 
     def _after(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            """Keeps the first output that is not finite, and has the gradient of each looked at in its turn."""
             tensors = [value for value in (output if isinstance(output, tuple) else (output,)) if _is_floating(value)]
             for tensor in tensors:
                 if self.forward is None and not bool(torch.isfinite(tensor).all()):

@@ -26,7 +26,7 @@ def save_run(run: Run, steps_done: int, *, wait: bool = False) -> None:
     """Writes a checkpoint and model.pt; collective. First averages the replicas' running statistics.
 
     With `async_save` it returns as soon as the state is copied, and a thread writes the copy; a save that is still
-    being written is awaited first, and its failure is raised here.
+    being written is awaited first. Where that one has failed, this one is written while all wait.
 
     Args:
         run: whose state.
@@ -35,7 +35,7 @@ def save_run(run: Run, steps_done: int, *, wait: bool = False) -> None:
 
     Raises:
         NonFiniteError: weights that are not worth saving.
-        CheckpointError: on all ranks, where this save or the one before it failed on one.
+        CheckpointError: on all ranks, where this save failed on one.
     """
     try:
         run.saver.wait()

@@ -51,6 +51,11 @@ class _Machine:
         self.memo: list[Any] = []
 
     def run(self) -> tuple[Any, int]:
+        """Obeys one opcode after the other up to the stop; the value, and the byte behind it.
+
+        Raises:
+            PickleError: an opcode that the grammar does not hold.
+        """
         content, actions, extra = self.content, _ACTIONS, self.grammar.extra
         while True:
             self.opcode_at = self.position

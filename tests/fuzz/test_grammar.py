@@ -107,7 +107,7 @@ def test_other_pickles_do_not(value: object) -> None:
 )
 def test_overrides(name: str, text: str) -> None:
     with suppress(ConfigError):
-        load_config("quickstart", [f"{name}={text}"])
+        assert load_config("quickstart", [f"{name}={text}"]).name == "quickstart"
 
 
 @quickly

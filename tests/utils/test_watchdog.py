@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -148,8 +149,11 @@ def test_slow_phases_have_more_time(hung: tuple[Path, dict[str, int]]) -> None:
 def test_no_watchdog_without_a_timeout(tmp_path: Path) -> None:
     from utils.distributed import Ranks
 
+    before = threading.active_count()
     with Watchdog(0, Ranks(0, 1, 0, 1, None), tmp_path) as watchdog:  # type: ignore[arg-type]
         watchdog.beat("step", 3)
+        assert threading.active_count() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_collectives_wait_longer_than_any_watchdog() -> None:
