@@ -1,8 +1,10 @@
-"""Pairs -> embeddings, batch by batch, each rank a slice; scores are made elsewhere."""
+"""Images -> embeddings, batch by batch, each rank a slice; scores are made elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -11,8 +13,61 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.embedder import Embedder
-from eval.pairs import PairError, PairSet
+from eval.embedder import Embedder, EmbedderError
+from eval.pairs import PairSet
+from utils.errors import DataError
+
+Images: TypeAlias = Sequence[NDArray[np.uint8]]  # (H, W, C) each, decoded when asked for
+
+
+class EmbeddingError(DataError):
+    """Another rank could not embed its images; the text names it."""
+
+
+def embed_images(
+    embedder: Embedder,
+    images: Images,
+    *,
+    batch_size: int = 64,
+    flip: bool = True,
+    process_group: dist.ProcessGroup | None = None,
+    progress: str | None = None,
+) -> NDArray[np.float32]:
+    """Embed images; collective where a process group is there: every rank must call it.
+
+    Rank r takes the r-th slice of the images, and all ranks receive all embeddings. At any time one batch of pixels is
+    in memory beside the embeddings. With `flip` the embedding is the sum of the image's and the mirrored image's, as
+    insightface adds them, before any normalisation.
+
+    Args:
+        embedder: uint8 (B, H, W, C) -> float32 (B, D).
+        images: uint8 (H, W, C) each, all of one size, read by one rank once each.
+        batch_size: images decoded and embedded at a time.
+        process_group: None is the default group, or no group at all where none has been started.
+        progress: title of a bar for this rank's slice; None shows none.
+
+    Returns:
+        (len(images), D) float32, equal on every rank; not normalised.
+
+    Raises:
+        EmbedderError: an embedder that returns another shape, or a batch size below 1.
+        DataError: whatever reading an image raises, on the rank that met it; the others raise EmbeddingError, which
+            names the rank.
+    """
+    if batch_size < 1:
+        raise EmbedderError(f"batch_size must be at least 1; got {batch_size}")
+    if not dist.is_available() or not dist.is_initialized():
+        return _embed(embedder, images, range(len(images)), batch_size, flip, progress).numpy()
+    rank, world_size = dist.get_rank(process_group), dist.get_world_size(process_group)
+    bounds = [len(images) * r // world_size for r in range(world_size + 1)]
+    local: Tensor | None = None
+    failure: Exception | None = None
+    try:
+        own = range(bounds[rank], bounds[rank + 1])
+        local = _embed(embedder, images, own, batch_size, flip, progress)
+    except Exception as error:  # held back: the other ranks wait for this one in the next collective
+        failure = error
+    return _gather(local, failure, bounds, process_group).numpy()
 
 
 def embed_pairs(
@@ -24,58 +79,52 @@ def embed_pairs(
     process_group: dist.ProcessGroup | None = None,
     progress: bool = False,
 ) -> NDArray[np.float32]:
-    """Embed all images of a set; collective where a process group is there: every rank must call it.
-
-    Each distinct image is embedded once; rank r takes the r-th slice of them, and all ranks receive all. At any time
-    one batch of pixels is in memory beside the embeddings. With `flip` the embedding is the sum of the image's and the
-    mirrored image's, as insightface adds them, before any normalisation.
-
-    Args:
-        embedder: uint8 (B, 112, 112, 3) -> float32 (B, D).
-        pair_set: 2N images.
-        batch_size: images decoded and embedded at a time.
-        process_group: None is the default group, or no group at all where none has been started.
-        progress: show a bar for this rank's slice.
+    """Embed all images of a set of pairs, each distinct one once; collective, see `embed_images`.
 
     Returns:
         (2N, D) float32, rows 2i and 2i + 1 are pair i; equal on every rank.
-
-    Raises:
-        PairError: an image that cannot be read; the rank that met it names it, the others name the rank.
     """
-    if batch_size < 1:
-        raise PairError(f"embed_pairs: batch_size must be at least 1; got {batch_size}")
     every = pair_set.first_index if len(pair_set.first_index) else np.arange(len(pair_set.images))
     distinct, places = np.unique(every, return_inverse=True)
-    if not dist.is_available() or not dist.is_initialized():
-        return _embed(embedder, pair_set, distinct, batch_size, flip, progress).numpy()[places]
-    rank, world_size = dist.get_rank(process_group), dist.get_world_size(process_group)
-    bounds = [len(distinct) * r // world_size for r in range(world_size + 1)]
-    local: Tensor | None = None
-    failure: Exception | None = None
-    try:
-        own = distinct[bounds[rank] : bounds[rank + 1]]
-        local = _embed(embedder, pair_set, own, batch_size, flip, progress)
-    except Exception as error:  # held back: the other ranks wait for this one in the next collective
-        failure = error
-    return _gather(local, failure, bounds, process_group).numpy()[places]
+    embeddings = embed_images(
+        embedder,
+        _Chosen(pair_set.images, distinct),
+        batch_size=batch_size,
+        flip=flip,
+        process_group=process_group,
+        progress=pair_set.name if progress else None,
+    )
+    return embeddings[places]
+
+
+class _Chosen(Sequence[NDArray[np.uint8]]):
+    """Some of the images, read when asked for."""
+
+    def __init__(self, images: Images, indices: NDArray[np.int64]) -> None:
+        self._images, self._indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._images[int(self._indices[index])]
 
 
 def _embed(
-    embedder: Embedder, pair_set: PairSet, wanted: NDArray[np.int64], batch_size: int, flip: bool, progress: bool
+    embedder: Embedder, images: Images, wanted: range, batch_size: int, flip: bool, progress: str | None
 ) -> Tensor:
     """Embeddings of the images with the wanted indices, in their order, (len, D) on the CPU; (0, 0) for none."""
     parts = [torch.empty(0, 0)]
-    batches = range(0, len(wanted), batch_size)
-    for first in tqdm(batches, desc=pair_set.name, unit="batch", leave=False, disable=not progress):
-        indices = wanted[first : first + batch_size].tolist()
-        images = torch.from_numpy(np.stack([pair_set.images[index] for index in indices]))
-        embeddings = embedder(images)
+    starts = range(wanted.start, wanted.stop, batch_size)
+    for first in tqdm(starts, desc=progress, unit="batch", leave=False, disable=progress is None):
+        batch = [images[index] for index in range(first, min(first + batch_size, wanted.stop))]
+        pixels = torch.from_numpy(np.stack(batch))
+        embeddings = embedder(pixels)
         if flip:
-            embeddings = embeddings + embedder(images.flip(2))
-        if embeddings.ndim != 2 or len(embeddings) != len(images):
-            raise PairError(
-                f"{pair_set.name}: an embedder must turn ({len(images)}, H, W, C) into ({len(images)}, D); "
+            embeddings = embeddings + embedder(pixels.flip(2))
+        if embeddings.ndim != 2 or len(embeddings) != len(pixels):
+            raise EmbedderError(
+                f"an embedder must turn ({len(pixels)}, H, W, C) into ({len(pixels)}, D); "
                 f"it returned {tuple(embeddings.shape)}"
             )
         parts.append(embeddings.float().cpu())
@@ -95,7 +144,7 @@ def _gather(
         raise failure
     failed = [rank for rank, value in enumerate(widths) if int(value) < 0]
     if failed:
-        raise PairError(f"verification stopped because of an error on rank {failed}; that rank's output says which")
+        raise EmbeddingError(f"stopped because of an error on rank {failed}; that rank's output says which")
     # gloo gathers even blocks only: pad to the longest slice; a rank without images has no width of its own
     sizes = [stop - start for start, stop in pairwise(bounds)]
     block = torch.zeros(max(sizes), max(int(value) for value in widths), device=device)

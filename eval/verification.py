@@ -23,6 +23,7 @@ from eval.pair_metrics import PROTOCOLS, PairResult, VerificationError, evaluate
 from eval.pairs import PairError, PairSet, load_pairs
 from eval.report import write_report
 from utils.distributed import RankError, Ranks, start_ranks, stop_ranks
+from utils.errors import DataError
 from utils.files import write_text_whole
 from utils.memory import prefer_huge_pages
 
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _verify_targets(options, ranks)
         finally:
             stop_ranks()
-    except (EmbedderError, PairError, RankError, VerificationError, WeightsError) as error:
+    except (DataError, EmbedderError, RankError, VerificationError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

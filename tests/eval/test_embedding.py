@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from eval.embedder import ModuleEmbedder, evaluating, unwrap
-from eval.embedding import embed_pairs
+from eval.embedder import EmbedderError, ModuleEmbedder, evaluating, unwrap
+from eval.embedding import EmbeddingError, embed_pairs
 from eval.pairs import PairError, PairSet, load_pairs, write_bin
 from eval.verification import VerificationError, verification_record, verify
 from tests.eval.faces import PatternNet, memory_pairs, pattern_embedder, write_lfw_images
@@ -111,9 +111,9 @@ def test_the_metrics_line_has_the_agreed_keys():
 
 
 def test_an_embedder_of_the_wrong_shape_is_refused():
-    with pytest.raises(PairError, match=r"must turn \(4, H, W, C\) into \(4, D\); it returned \(4, 3, 112, 112\)"):
+    with pytest.raises(EmbedderError, match=r"must turn \(4, H, W, C\) into \(4, D\); it returned \(4, 3, 112, 112\)"):
         embed_pairs(to_model_input, memory_pairs(2))
-    with pytest.raises(PairError, match="batch_size must be at least 1; got 0"):
+    with pytest.raises(EmbedderError, match="batch_size must be at least 1; got 0"):
         embed_pairs(pattern_embedder, memory_pairs(2), batch_size=0)
 
 
@@ -191,13 +191,13 @@ def fail_on_one_rank():
     pairs = PairSet("broken", CountingImages(pairs.images, broken=11), pairs.is_same, 1, "")
     try:
         embed_pairs(pattern_embedder, pairs)
-    except PairError as error:
-        return str(error)
+    except (PairError, EmbeddingError) as error:
+        return f"{type(error).__name__}: {error}"
     return "no error"
 
 
 def test_an_error_on_one_rank_reaches_all(ranks):
     messages = ranks.run(3, fail_on_one_rank)
-    assert messages[2] == "image 11 is broken"
+    assert messages[2] == "PairError: image 11 is broken"
     assert messages[0] == messages[1]
-    assert "error on rank [2]" in messages[0]
+    assert messages[0].startswith("EmbeddingError: stopped because of an error on rank [2]")
