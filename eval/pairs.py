@@ -33,6 +33,8 @@ class PairSet:
         data_sha256: of the `.bin` file, or of the pair list followed by the images' files in the list's order.
         first_index: (2N,) int64, for each image the index of the first equal one, so that each is embedded once:
             LFW's 12,000 images are 7,701 files. Empty: none repeats.
+        names: 2N texts, what people call each image: its file below the folder of images, or `image 17` (counted from
+            0) in a `.bin`. Empty: nothing is known.
     """
 
     name: str
@@ -41,10 +43,13 @@ class PairSet:
     num_folds: int
     data_sha256: str
     first_index: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if len(self.images) != 2 * len(self.is_same):
             raise PairError(f"{self.name}: {len(self.is_same)} pairs need twice as many images; got {len(self.images)}")
+        if len(self.names) not in (0, len(self.images)):
+            raise PairError(f"{self.name}: {len(self.images)} images need as many names or none; got {len(self.names)}")
 
 
 def load_pairs(target: str, data_dir: str | Path) -> PairSet:
@@ -88,7 +93,8 @@ def load_bin(path: str | Path) -> PairSet:
     # One image named a million times is hashed once: the work stays proportional to the file.
     digests = {id(data): hashlib.sha256(data).digest() for data in {id(data): data for data in encoded}.values()}
     first_index = _first_indices(digests[id(data)] for data in encoded)
-    return PairSet(path.stem, _BinImages(path, encoded), is_same, min(MAX_FOLDS, len(is_same)), digest, first_index)
+    names, num_folds = _Numbered(len(encoded)), min(MAX_FOLDS, len(is_same))
+    return PairSet(path.stem, _BinImages(path, encoded), is_same, num_folds, digest, first_index, names)
 
 
 def load_pair_list(images_dir: str | Path, list_path: str | Path, *, name: str | None = None) -> PairSet:
@@ -109,7 +115,8 @@ def load_pair_list(images_dir: str | Path, list_path: str | Path, *, name: str |
     images = _FileImages(list_path, files)
     label = name or (images_dir.parent.name if list_path.stem == "pairs" else list_path.stem)
     first_index = _first_indices(entry.file for entry in files)
-    return PairSet(label, images, is_same, num_folds, images.sha256(), first_index)
+    names = [file for _, pair in entries for _, file in pair]
+    return PairSet(label, images, is_same, num_folds, images.sha256(), first_index, names)
 
 
 def list_targets(data_dir: str | Path) -> list[str]:
@@ -144,6 +151,20 @@ def _first_indices(keys: Iterable[Hashable]) -> NDArray[np.int64]:
     """For each key the index of its first occurrence."""
     seen: dict[Hashable, int] = {}
     return np.array([seen.setdefault(key, index) for index, key in enumerate(keys)], dtype=np.int64)
+
+
+class _Numbered(Sequence[str]):
+    """`image 0`, `image 1`, ...: made when asked for, since a small file can name one image a million times."""
+
+    def __init__(self, count: int) -> None:
+        self._indices = range(count)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = self._indices[index]
+        return [f"image {i}" for i in chosen] if isinstance(chosen, range) else f"image {chosen}"
 
 
 class _BinImages(Sequence[NDArray[np.uint8]]):

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from eval.pairs import PairError, list_targets, load_pairs, write_bin
+from eval.pairs import PairError, PairSet, list_targets, load_pairs, write_bin
 from tests.eval.faces import face, jpeg_pairs, write_lfw_images
 from utils.images import decode_image, encode_jpeg
 
@@ -36,6 +36,14 @@ def test_bin_by_name_and_by_file(data_dir):
         assert pairs.data_sha256 == hashlib.sha256((data_dir / "small.bin").read_bytes()).hexdigest()
         for index in (0, 5, 23):
             np.testing.assert_array_equal(pairs.images[index], decode_image(images[index]))
+
+
+def test_every_image_has_a_name_for_people(data_dir):
+    small, faces = load_pairs("small", data_dir), load_pairs("faces", data_dir)
+    assert (len(small.names), small.names[17], list(small.names[22:])) == (24, "image 17", ["image 22", "image 23"])
+    assert list(faces.names[-2:]) == ["Bob/Bob_0003.jpg", "Cyd/Cyd_0002.jpg"]
+    with pytest.raises(PairError, match="short: 2 images need as many names or none; got 1"):
+        PairSet("short", [faces.images[0], faces.images[1]], faces.is_same[:1], 1, "", names=["one"])
 
 
 def test_fewer_pairs_than_ten_make_fewer_folds(tmp_path):
