@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -219,6 +219,4 @@ def _all_reduce(tensor: torch.Tensor) -> float:
 def _first_pairs(pair_set: PairSet, pairs: int) -> PairSet:
     """Some pairs as a set of their own, whose images are all embedded."""
     images = [pair_set.images[index] for index in range(2 * pairs)]
-    return replace(
-        pair_set, images=images, is_same=pair_set.is_same[:pairs], num_folds=1, first_index=np.empty(0, np.int64)
-    )
+    return PairSet(pair_set.name, images, pair_set.is_same[:pairs], 1, pair_set.data_sha256)

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from eval.bin_files import write_bin
+from eval.pairs import load_pairs
 from tests.eval.faces import jpeg_pairs, memory_pairs
 from tests.ranks import RankPool
 from tests.records import make_record_set
@@ -25,6 +26,7 @@ from training import estimate
 from training.check import check_run
 from training.estimate import (
     Steps,
+    _first_pairs,
     all_reduce_model,
     children_bytes,
     count_saves,
@@ -79,6 +81,13 @@ def test_the_estimate_of_a_run_by_hand(ranks: RankPool) -> None:
     assert found == pytest.approx((5 + 23 * 2, 4 * 10, 5 * 10))
     (found,) = ranks.run(1, whole_run_of, {"verbose": 10, "checkpoint_interval": 10, "async_save": True})
     assert found[2] == pytest.approx(5 * 7000 / 2e9)
+
+
+def test_a_sample_of_pairs_is_a_set_of_its_own(tmp_path: Path) -> None:
+    write_bin(tmp_path / "named.bin", *jpeg_pairs(6))
+    sample = _first_pairs(load_pairs("named", tmp_path), 2)
+    assert (len(sample.images), sample.is_same.tolist(), sample.num_folds) == (4, [True, False], 1)
+    assert distinct_images(sample) == 4
 
 
 def whole_run_of(keys: dict[str, Any]) -> tuple[float, float, float]:
