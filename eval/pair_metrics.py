@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
+
+from eval.roc import Bools, Floats, equal_error_rate, tar_at_far
 
 PROTOCOLS = ("insightface", "exact")
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 
-# Below this many accepted impostors the FAR itself is noise: one impostor more or less moves it by over 10 %.
-MIN_IMPOSTORS_ACCEPTED = 10
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+Development = tuple[Floats, Floats, Bools]  # distances, cosines, is_same
 
 
 class VerificationError(ValueError):
@@ -69,11 +67,13 @@ def evaluate_pairs(
     num_folds: int = 10,
     protocol: str = "insightface",
     fars: Sequence[float] = FARS,
+    folds: NDArray[Any] | None = None,
+    development: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> PairResult:
     """Score pairs: each fold's accuracy at the threshold that is best on the other folds, and the whole set's ROC.
 
-    Folds are contiguous blocks in the order of the pairs; the first `N % num_folds` hold one pair more. With one fold
-    the threshold is chosen on the pairs it is scored on.
+    Without `folds` they are contiguous blocks in the order of the pairs; the first `N % num_folds` hold one pair more.
+    With one fold the threshold is chosen on the pairs it is scored on; with `development` on those pairs alone.
 
     Protocol "insightface": squared distance d of normalised embeddings, same where d < t, t on the grid 0, .01, ...,
     3.99, the first best. Its numbers equal those of insightface's `evaluate`. Protocol "exact": the best of all
@@ -88,6 +88,10 @@ def evaluate_pairs(
         num_folds: 1 .. N.
         protocol: "insightface" or "exact".
         fars: each in (0, 1).
+        folds: (N,) whole numbers 0 .. num_folds - 1, the fold of each pair, every fold with a pair; None or empty:
+            contiguous blocks.
+        development: embeddings (2M, D) and is_same (M,) of pairs that every fold's threshold is chosen on instead of
+            the other folds (LFW's View 1: chosen on DevTrain, scored on DevTest).
 
     Raises:
         VerificationError: shapes that do not fit, non-finite embeddings (their number is named), unknown protocol.
@@ -95,12 +99,17 @@ def evaluate_pairs(
     same = np.asarray(is_same, dtype=bool)
     _check(np.asarray(embeddings), same, num_folds, protocol, fars)
     distances, scores = pair_distances(np.asarray(embeddings))
-    folds = np.array_split(np.arange(len(same)), num_folds)
+    places = fold_places(len(same), num_folds, folds)
+    chosen_on = None
+    if development is not None:
+        flags = np.asarray(development[1], dtype=bool)
+        _check(np.asarray(development[0]), flags, 1, protocol, fars)
+        chosen_on = (*pair_distances(np.asarray(development[0])), flags)
     if protocol == "insightface":
-        accuracies, thresholds = _grid_folds(distances, same, folds)
+        accuracies, thresholds = _grid_folds(distances, same, places, chosen_on)
     else:
-        accuracies, thresholds = _exact_folds(scores, same, folds)
-    tars, tar_thresholds = _tar_at_far(scores, same, fars)
+        accuracies, thresholds = _exact_folds(scores, same, places, chosen_on)
+    tars, tar_thresholds = tar_at_far(scores, same, fars)
     two_sided = bool(same.any()) and not bool(same.all())
     return PairResult(
         protocol=protocol,
@@ -109,7 +118,7 @@ def evaluate_pairs(
         fold_accuracies=tuple(accuracies),
         fold_thresholds=tuple(thresholds),
         auc=float(roc_auc_score(same, scores)) if two_sided else None,
-        eer=_equal_error_rate(scores, same) if two_sided else None,
+        eer=equal_error_rate(scores, same) if two_sided else None,
         tar_at_far=tars,
         threshold_at_far=tar_thresholds,
         num_same=int(same.sum()),
@@ -127,6 +136,23 @@ def pair_distances(embeddings: NDArray[Any]) -> tuple[Floats, Floats]:
     distances: Floats = np.sum(np.square(first - second), axis=1)
     cosines: Floats = np.einsum("ij,ij->i", first, second)
     return distances, cosines
+
+
+def fold_places(count: int, num_folds: int, folds: NDArray[Any] | None = None) -> list[NDArray[Any]]:
+    """The pairs of each fold, as indices.
+
+    Raises:
+        VerificationError: folds that are not one number per pair, or that leave one of them without pairs.
+    """
+    if folds is None or len(folds) == 0:
+        return np.array_split(np.arange(count), num_folds)
+    places = [np.flatnonzero(folds == fold) for fold in range(num_folds)]
+    if len(folds) != count or sum(len(place) for place in places) != count or not all(len(place) for place in places):
+        raise VerificationError(
+            f"evaluate_pairs: folds must be {count} numbers in 0 .. {num_folds - 1}, each of them at least once; got "
+            f"{len(folds)} with {len(np.unique(folds))} different values"
+        )
+    return places
 
 
 def _check(embeddings: NDArray[Any], same: Bools, num_folds: int, protocol: str, fars: Sequence[float]) -> None:
@@ -152,27 +178,41 @@ def _check(embeddings: NDArray[Any], same: Bools, num_folds: int, protocol: str,
         )
 
 
-def _grid_folds(distances: Floats, same: Bools, folds: list[NDArray[Any]]) -> tuple[list[float], list[float]]:
+def _grid_folds(
+    distances: Floats, same: Bools, folds: list[NDArray[Any]], development: Development | None
+) -> tuple[list[float], list[float]]:
     """Fold accuracies and cosine thresholds on insightface's grid; "the other folds" are all folds minus this one."""
     grid = np.arange(0, 4, 0.01)
-    correct = np.empty((len(folds), len(grid)), dtype=np.int64)
-    for row, fold in zip(correct, folds, strict=True):
-        # side="left" counts the distances strictly below each threshold, which is insightface's np.less
-        accepted_same = np.searchsorted(np.sort(distances[fold][same[fold]]), grid, side="left")
-        different = np.sort(distances[fold][~same[fold]])
-        row[:] = accepted_same + len(different) - np.searchsorted(different, grid, side="left")
-    others = correct.sum(axis=0) - correct if len(folds) > 1 else correct
+    correct = np.array([_correct_on_grid(distances[fold], same[fold], grid) for fold in folds])
+    if development is not None:
+        others = np.tile(_correct_on_grid(development[0], development[2], grid), (len(folds), 1))
+    else:
+        others = correct.sum(axis=0) - correct if len(folds) > 1 else correct
     best = others.argmax(axis=1)
     accuracies = [float(correct[i, b]) / len(folds[i]) for i, b in enumerate(best)]
     return accuracies, [float(1.0 - grid[b] / 2.0) for b in best]
 
 
-def _exact_folds(scores: Floats, same: Bools, folds: list[NDArray[Any]]) -> tuple[list[float], list[float]]:
+def _correct_on_grid(distances: Floats, same: Bools, grid: Floats) -> NDArray[np.int64]:
+    """Pairs that are right at each threshold."""
+    # side="left" counts the distances strictly below each threshold, which is insightface's np.less
+    accepted_same = np.searchsorted(np.sort(distances[same]), grid, side="left")
+    different = np.sort(distances[~same])
+    right: NDArray[np.int64] = accepted_same + len(different) - np.searchsorted(different, grid, side="left")
+    return right
+
+
+def _exact_folds(
+    scores: Floats, same: Bools, folds: list[NDArray[Any]], development: Development | None
+) -> tuple[list[float], list[float]]:
     accuracies, thresholds = [], []
     for fold in folds:
-        others = np.ones(len(scores), dtype=bool)
-        others[fold] = len(folds) == 1
-        threshold = _best_threshold(scores[others], same[others])
+        if development is not None:
+            threshold = _best_threshold(development[1], development[2])
+        else:
+            others = np.ones(len(scores), dtype=bool)
+            others[fold] = len(folds) == 1
+            threshold = _best_threshold(scores[others], same[others])
         thresholds.append(threshold)
         accuracies.append(float(np.mean((scores[fold] >= threshold) == same[fold])))
     return accuracies, thresholds
@@ -190,32 +230,3 @@ def _best_threshold(scores: Floats, same: Bools) -> float:
     middle = np.where(middle > values[:-1], middle, values[1:])
     candidates = np.concatenate([[np.nextafter(values[-1], np.inf)], middle[::-1], [values[0]]])
     return float(candidates[int(right.argmax())])
-
-
-def _equal_error_rate(scores: Floats, same: Bools) -> float:
-    far, tar, _ = roc_curve(same, scores, drop_intermediate=False)
-    gap = far - (1.0 - tar)  # rises from -1 to 1 along the curve
-    after = int(np.argmax(gap >= 0))
-    before = after - 1
-    share = -gap[before] / (gap[after] - gap[before])
-    return float(far[before] + share * (far[after] - far[before]))
-
-
-def _tar_at_far(
-    scores: Floats, same: Bools, fars: Sequence[float]
-) -> tuple[dict[float, float | None], dict[float, float | None]]:
-    tars: dict[float, float | None] = dict.fromkeys(fars)
-    thresholds: dict[float, float | None] = dict.fromkeys(fars)
-    genuine, impostors = scores[same], np.sort(scores[~same])[::-1]
-    ordered = np.unique(scores)
-    for far in fars:
-        # 1e-9: 3000 * 0.01 must count as 30 however the product rounds
-        accepted = int(np.floor(len(impostors) * far + 1e-9))
-        if accepted < MIN_IMPOSTORS_ACCEPTED or len(genuine) == 0:
-            continue
-        refused = impostors[accepted]  # the best impostor that must stay out; its equals stay out with it
-        tars[far] = float(np.mean(genuine > refused))
-        above = ordered[ordered > refused]
-        middle = (refused + above[0]) / 2 if len(above) else refused
-        thresholds[far] = float(middle if middle > refused else np.nextafter(refused, np.inf))
-    return tars, thresholds

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -12,19 +12,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import nn
 
 from backbones import WeightsError
-from eval.embedder import CHECKPOINTS, EmbedderError, ModuleEmbedder, evaluating, find_weights, load_embedder
+from eval.embedder import Embedder, EmbedderError, ModuleEmbedder, evaluating, find_weights, load_embedder
 from eval.embedding import embed_pairs
-from eval.pair_metrics import PROTOCOLS, PairResult, VerificationError, evaluate_pairs
-from eval.pairs import PairError, PairSet, load_pairs
+from eval.pair_metrics import FARS, PROTOCOLS, PairResult, VerificationError, evaluate_pairs
+from eval.pairs import PairError, PairSet, load_pair_sets
 from eval.report import write_report
+from eval.verification_options import parse_fars, require_resampling, resample, verification_parser
+from eval.verification_tables import (
+    csv_text,
+    markdown,
+    set_text,
+    summaries,
+    table_rows,
+    target_summary,
+    unique_names,
+)
+from utils.command_line import Outcome, run_command, say
 from utils.distributed import RankError, Ranks, start_ranks, stop_ranks
 from utils.errors import DataError
-from utils.files import write_text_whole
+from utils.files import sha256_of, write_text_whole
 from utils.memory import prefer_huge_pages
 
 __all__ = [
@@ -68,9 +81,46 @@ def verify(
     """
     embedder = ModuleEmbedder(model, device, precision)
     with evaluating(embedder.model):
-        embeddings = embed_pairs(embedder, pair_set, batch_size=batch_size, flip=flip, process_group=process_group)
+        return score_pair_set(
+            embedder, pair_set, protocols=protocols, flip=flip, batch_size=batch_size, process_group=process_group
+        )
+
+
+def score_pair_set(
+    embedder: Embedder,
+    pair_set: PairSet,
+    *,
+    protocols: Sequence[str] = PROTOCOLS,
+    fars: Sequence[float] = FARS,
+    flip: bool = True,
+    batch_size: int = 64,
+    process_group: dist.ProcessGroup | None = None,
+    progress: bool = False,
+) -> list[PairResult]:
+    """Embed a set, and the pairs its thresholds are chosen on where it has such, and score it; collective.
+
+    Raises:
+        As verify.
+    """
+
+    def embedded(pairs: PairSet) -> NDArray[np.float32]:
+        return embed_pairs(
+            embedder, pairs, batch_size=batch_size, flip=flip, process_group=process_group, progress=progress
+        )
+
+    embeddings = embedded(pair_set)
+    other = pair_set.development
+    development = None if other is None else (embedded(other), other.is_same)
     return [
-        evaluate_pairs(embeddings, pair_set.is_same, num_folds=pair_set.num_folds, protocol=protocol)
+        evaluate_pairs(
+            embeddings,
+            pair_set.is_same,
+            num_folds=pair_set.num_folds,
+            protocol=protocol,
+            fars=fars,
+            folds=pair_set.folds,
+            development=development,
+        )
         for protocol in protocols
     ]
 
@@ -93,47 +143,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status, 2 for anything the user can put right."""
     prefer_huge_pages()
     given = sys.argv[1:] if arguments is None else list(arguments)
-    options = _parser().parse_args(given)
+    options = verification_parser().parse_args(given)
     options.command = shlex.join(["python", "-m", "eval.verification", *given])
-    try:
+    if os.environ.get("RANK", "0") != "0":
+        options.json = False  # one object on stdout, not one per rank
+
+    def work() -> Outcome | None:
         ranks = start_ranks(options.device)
         try:
-            _verify_targets(options, ranks)
+            return _verify_targets(options, ranks)
         finally:
             stop_ranks()
-    except (DataError, EmbedderError, RankError, VerificationError, WeightsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(options, work, (DataError, EmbedderError, RankError, VerificationError, WeightsError))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval.verification",
-        description="Verify a model on sets of face pairs: accuracy in two protocols, AUC, EER, TAR at FAR.",
-    )
-    parser.add_argument("--model", required=True, help="run folder, model.pt, backbone.pth or model.onnx")
-    parser.add_argument("--data", required=True, help="folder with NAME.bin files or NAME/images + NAME/pairs.txt")
-    parser.add_argument("--targets", required=True, help="comma-separated: NAME, FILE.bin or IMAGES_DIR:PAIRS.txt")
-    parser.add_argument("--out", help="folder for results.json and plots (a run folder: its verification/)")
-    parser.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, default=True, help="add the mirrored image's embedding"
-    )
-    parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass on each rank")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
-    parser.add_argument("--network", help="backbone name, where the weights do not tell")
-    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="best", help="which one of a run folder")
-    return parser
-
-
-def _verify_targets(options: argparse.Namespace, ranks: Ranks) -> None:
+def _verify_targets(options: argparse.Namespace, ranks: Ranks) -> Outcome | None:
     """Embed and score every target; rank 0 prints and writes."""
+    fars = parse_fars(options.fars)
     names = [name.strip() for name in options.targets.split(",") if name.strip()]
     # all sets are opened before the first is embedded: a wrong name should not cost an hour
-    pair_sets = [load_pairs(name, options.data) for name in names]
+    pair_sets = [pair_set for name in names for pair_set in load_pair_sets(name, options.data)]
     if not pair_sets:
         raise PairError(f"--targets {options.targets!r} names no set")
+    require_resampling(options, pair_sets)
     weights = find_weights(options.model, options.checkpoint)
     embedder = load_embedder(weights, network=options.network, device=ranks.device, precision=options.precision)
     out = Path(options.out) if options.out else None
@@ -142,75 +175,47 @@ def _verify_targets(options: argparse.Namespace, ranks: Ranks) -> None:
     report: dict[str, Any] = {
         "command": options.command,
         "weights": str(weights),
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": sha256_of(weights),
         "flip": options.flip,
         "precision": options.precision,
         "targets": {},
     }
     if ranks.is_main:
-        print(f"{weights}  sha256 {report['weights_sha256']}\nflip {'on' if options.flip else 'off'}, {ranks.device}")
-    for name, pair_set in zip(_unique_names(pair_sets), pair_sets, strict=True):
+        device = f"flip {'on' if options.flip else 'off'}, {ranks.device}"
+        say(options, f"{weights}  sha256 {report['weights_sha256']}\n{device}")
+    for name, pair_set in zip(unique_names(pair_sets), pair_sets, strict=True):
         started = time.monotonic()
-        embeddings = embed_pairs(
+        results = score_pair_set(
             embedder,
             pair_set,
-            batch_size=options.batch_size,
+            fars=fars,
             flip=options.flip,
+            batch_size=options.batch_size,
             progress=ranks.is_main and sys.stderr.isatty(),
         )
-        results = [
-            evaluate_pairs(embeddings, pair_set.is_same, num_folds=pair_set.num_folds, protocol=protocol)
-            for protocol in PROTOCOLS
-        ]
         seconds = time.monotonic() - started
-        report["targets"][name] = _summary(pair_set, results, seconds)
-        if ranks.is_main:
-            print(_table(name, pair_set, results, seconds), flush=True)
-            if out is not None:
-                _write(out, name, report, pair_set, results[0])
-    if ranks.is_main and out is not None:
-        print(f"written: {out / 'results.json'} and plots beside it")
+        if not ranks.is_main:
+            continue
+        intervals = resample(options, pair_set, results)
+        report["targets"][name] = target_summary(pair_set, results, seconds, intervals)
+        report.update(summaries(report["targets"]))
+        say(options, set_text(name, pair_set, results, seconds, intervals))
+        if out is not None:
+            _write(out, name, report, pair_set, results[0])
+    return _finish(options, report, out) if ranks.is_main else None
+
+
+def _finish(options: argparse.Namespace, report: dict[str, Any], out: Path | None) -> Outcome:
+    """Tables over all sets, and the report of the run."""
+    rows = table_rows(report["targets"], summaries(report["targets"]))
+    words = [f"\n{markdown(rows)}"] if len(report["targets"]) > 1 else []
+    if out is not None:
+        write_text_whole(markdown(rows) + "\n", out / "table.md")
+        write_text_whole(csv_text(rows), out / "table.csv")
+        words.append(f"written: {out / 'results.json'}, table.md, table.csv and plots beside it")
         if (out.parent / "metrics.jsonl").is_file() and out.name == "verification":
-            print(f"written: {write_report(out.parent)}")
-
-
-def _unique_names(pair_sets: Sequence[PairSet]) -> list[str]:
-    """Names for files and tables; a second set of one name gets a number, so that no result replaces another."""
-    names: list[str] = []
-    for pair_set in pair_sets:
-        count = sum(name == pair_set.name or name.startswith(f"{pair_set.name}-") for name in names)
-        names.append(f"{pair_set.name}-{count + 1}" if count else pair_set.name)
-    return names
-
-
-def _summary(pair_set: PairSet, results: Sequence[PairResult], seconds: float) -> dict[str, Any]:
-    return {
-        "data_sha256": pair_set.data_sha256,
-        "num_pairs": len(pair_set.is_same),
-        "num_folds": pair_set.num_folds,
-        "seconds": round(seconds, 3),
-        "protocols": {result.protocol: result.to_dict() for result in results},
-    }
-
-
-def _table(name: str, pair_set: PairSet, results: Sequence[PairResult], seconds: float) -> str:
-    first = results[0]
-    lines = [
-        f"\n{name}: {first.num_same} same + {first.num_different} different pairs, {pair_set.num_folds} folds, "
-        f"{seconds:.1f} s",
-        f"  sha256 {pair_set.data_sha256}",
-    ]
-    for result in results:
-        lines.append(f"  accuracy ({result.protocol:<11}) {result.accuracy:8.2%} +- {result.accuracy_std:.2%}")
-    lines.append(f"  AUC {_percent(first.auc, 3)}   EER {_percent(first.eer, 2)}")
-    for far, tar in first.tar_at_far.items():
-        why = "" if tar is not None else f" (needs {10 / far:.0f} different pairs)"
-        lines.append(f"  TAR at FAR {far:<7g} {_percent(tar, 2)}{why}")
-    return "\n".join(lines)
-
-
-def _percent(value: float | None, digits: int) -> str:
-    return "n/a" if value is None else f"{value:.{digits}%}"
+            words.append(f"written: {write_report(out.parent)}")
+    return Outcome("\n".join(words), report)
 
 
 def _write(out: Path, name: str, report: dict[str, Any], pair_set: PairSet, result: PairResult) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from backbones import WeightsError, backbone_info, build_backbone
 from dataset import Source, batches_per_epoch, open_source
 from eval.embedder import EmbedderError, find_weights
-from eval.pairs import PairSet, load_pairs
+from eval.pairs import PairSet, load_pair_sets
 from training.resources import (
     Sizes,
     as_size,
@@ -79,7 +79,7 @@ def inspect_run(config: Config, *, device: str | None = None, world_size: int = 
     is_told = config.verification_dir == config.rec and not Path(config.rec).exists() and bool(inputs.problems)
     for target in () if is_told else config.val_targets:
         try:
-            inputs.pair_sets.append(load_pairs(target, Path(config.verification_dir)))
+            inputs.pair_sets += load_pair_sets(target, Path(config.verification_dir))
         except (DataError, OSError) as error:
             inputs.problems.append(f"val_targets: {error}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,6 +9,7 @@ import pytest
 from sklearn.model_selection import KFold
 
 from eval.verification import VerificationError, evaluate_pairs
+from tests.oracles import verification as oracle
 
 
 def noisy_pairs(num_pairs: int, noise: float = 1.2, dimension: int = 16, seed: int = 0):
@@ -167,3 +168,37 @@ def test_errors_say_what_is_wrong():
         evaluate_pairs(embeddings, is_same, fars=(0.1, 1.0))
     with pytest.raises(VerificationError, match="N of 1 or more"):
         evaluate_pairs(embeddings[:0], [])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_all_numbers_equal_an_independent_float64_restatement(seed):
+    embeddings, is_same = noisy_pairs(120, seed=seed)
+    other, other_same = noisy_pairs(50, seed=seed + 50)
+    folds = np.random.default_rng(seed).permutation(np.arange(120) % 7)  # scattered, not contiguous
+    scores = [oracle.cosine(*embeddings[i : i + 2]) for i in range(0, 240, 2)]
+    distances = [2 - 2 * score for score in scores]
+    development = ([2 - 2 * oracle.cosine(*other[i : i + 2]) for i in range(0, 100, 2)], other_same)
+    grid = np.arange(0, 4, 0.01)
+    fars = (0.4, 0.2)
+    result = evaluate_pairs(embeddings, is_same, num_folds=7, folds=folds, fars=fars)
+    assert result.fold_accuracies == pytest.approx(oracle.fold_accuracies(distances, is_same, folds, grid))
+    view1 = evaluate_pairs(embeddings, is_same, num_folds=7, folds=folds, development=(other, other_same))
+    assert view1.fold_accuracies == pytest.approx(oracle.fold_accuracies(distances, is_same, folds, grid, development))
+    assert len(set(view1.fold_thresholds)) == 1
+    exact = evaluate_pairs(other, other_same, num_folds=1, protocol="exact")
+    chosen = evaluate_pairs(embeddings, is_same, num_folds=1, protocol="exact", development=(other, other_same))
+    assert chosen.fold_thresholds == exact.fold_thresholds
+    assert chosen.accuracy == np.mean((result.scores >= chosen.fold_thresholds[0]) == is_same)
+    ones = [1.0] * 120
+    np.testing.assert_allclose(result.scores, scores, rtol=0, atol=1e-12)
+    assert result.auc == pytest.approx(oracle.auc(scores, is_same, ones), abs=1e-12)
+    assert result.eer == pytest.approx(oracle.eer(scores, is_same, ones), abs=1e-12)
+    for far in fars:
+        assert result.tar_at_far[far] == pytest.approx(oracle.tar_at_far(scores, is_same, ones, far), abs=1e-12)
+
+
+def test_folds_that_do_not_fit_are_refused():
+    embeddings, is_same = noisy_pairs(20)
+    for folds in ([0] * 19, [0] * 20, [0, 2] * 10):
+        with pytest.raises(VerificationError, match=r"folds must be 20 numbers in 0 .. 1, each of them at least once"):
+            evaluate_pairs(embeddings, is_same, num_folds=2, folds=np.array(folds))

@@ -42,7 +42,7 @@ def test_every_image_has_a_name_for_people(data_dir):
     small, faces = load_pairs("small", data_dir), load_pairs("faces", data_dir)
     assert (len(small.names), small.names[17], list(small.names[22:])) == (24, "image 17", ["image 22", "image 23"])
     assert list(faces.names[-2:]) == ["Bob/Bob_0003.jpg", "Cyd/Cyd_0002.jpg"]
-    with pytest.raises(PairError, match="short: 2 images need as many names or none; got 1"):
+    with pytest.raises(PairError, match="short: 2 names are needed, or none; got 1"):
         PairSet("short", [faces.images[0], faces.images[1]], faces.is_same[:1], 1, "", names=["one"])
 
 

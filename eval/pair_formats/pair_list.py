@@ -1,0 +1,111 @@
+"""What every list of pairs becomes, and what reading one shares: lines, counts, folds, names that stay inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.safe_pickle import PairError
+
+MAX_FOLDS = 10
+
+Lines = list[tuple[int, list[str]]]  # number of the line, its words
+
+
+class ListedImage(NamedTuple):
+    """An image as a list names it."""
+
+    file: str  # below the folder of images
+    source: Path  # the list
+    line: int
+    identity: str  # "" where the list does not tell
+
+
+@dataclass(frozen=True)
+class PairList:
+    """N pairs as their lists name them.
+
+    Attributes:
+        images: 2N images; 2i and 2i + 1 are pair i.
+        is_same: (N,) bool.
+        folds: (N,) int64, 0 .. num_folds - 1, every fold with a pair in it.
+        lists: the files that were read, in the order in which they are hashed.
+    """
+
+    images: Sequence[ListedImage]
+    is_same: NDArray[np.bool_]
+    folds: NDArray[np.int64]
+    lists: Sequence[Path]
+
+    @property
+    def num_folds(self) -> int:
+        """Folds; 1 means that the threshold is chosen on the pairs it is scored on."""
+        return int(self.folds.max()) + 1
+
+
+def read_lines(path: Path) -> Lines:
+    """The lines of a list that are not blank.
+
+    Raises:
+        PairError: no UTF-8 text, or nothing in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PairError(f"{path}: the pair list cannot be read: {error}") from error
+    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        raise PairError(f"{path}: the pair list is empty")
+    return lines
+
+
+def is_number(word: str) -> bool:
+    """Whether int() takes it and it is small; of text, isdigit alone also accepts superscripts."""
+    return word.isascii() and word.isdigit() and len(word) <= 9
+
+
+def lfw_file(name: str, index: str) -> str:
+    """`Name/Name_0001.jpg`, as LFW, XQLFW and RFW name their images."""
+    return f"{name}/{name}_{int(index):04d}.jpg"
+
+
+def blocks(count: int, num_folds: int = MAX_FOLDS) -> NDArray[np.int64]:
+    """Folds of pairs in contiguous blocks, the longer ones first; of fewer pairs than folds, one each."""
+    parts = np.array_split(np.arange(count), min(num_folds, count))
+    return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+
+
+def finish(
+    images: Sequence[ListedImage], is_same: Sequence[bool], folds: NDArray[np.int64], lists: Sequence[Path]
+) -> PairList:
+    """A PairList whose names lead nowhere but into the folder of images.
+
+    Raises:
+        PairError: a name that is absolute or has `..` in it; no pair at all.
+    """
+    for image in images:
+        if image.file.startswith("/") or "\0" in image.file or ".." in image.file.split("/"):
+            raise PairError(f"{image.source}: line {image.line}: {image.file[:80]!r} leads out of the folder of images")
+    if not is_same:
+        raise PairError(f"{lists[0]}: the list holds no pair")
+    return PairList(images, np.array(is_same, dtype=bool), folds.astype(np.int64), lists)
+
+
+def require_agreement(images: Sequence[ListedImage], is_same: Sequence[bool]) -> None:
+    """Refuses lists whose flags and names of identities contradict each other, with the line.
+
+    Raises:
+        PairError: a pair that is called same with two identities, or different with one.
+    """
+    for first, second, same in zip(images[::2], images[1::2], is_same, strict=True):
+        if (first.identity == second.identity) != same:
+            called = "the same identity" if same else "different identities"
+            raise PairError(
+                f"{first.source}: line {first.line}: the list says {called}, the images' names say otherwise: "
+                f"{first.file[:80]!r}, {second.file[:80]!r}"
+            )
