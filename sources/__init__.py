@@ -15,11 +15,14 @@ _KINDS = {
     "cifar10": ("sources.cifar", "open_cifar10"),
     "cifar100": ("sources.cifar", "open_cifar100"),
     "svhn": ("sources.svhn", "open_svhn"),
+    "market1501": ("sources.reid", "open_market1501"),
+    "dukemtmc": ("sources.reid", "open_dukemtmc"),
     "synthetic": ("sources.synthetic", "open_synthetic"),
 }
 _HELP = (
     "give a folder with train.rec (and train.idx), a folder with one sub-folder of images per identity, "
-    "mnist:DIR, cifar10:DIR, cifar100:DIR, svhn:DIR (each also DIR:test), synthetic or synthetic:CLASSES:IMAGES"
+    "mnist:DIR, cifar10:DIR, cifar100:DIR, svhn:DIR (each also DIR:test), market1501:DIR, dukemtmc:DIR (each also "
+    "DIR:HEIGHTxWIDTH), synthetic or synthetic:CLASSES:IMAGES"
 )
 
 

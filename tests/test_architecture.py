@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "sources": {"utils"},
     "losses": {"utils"},
     "dataset": {"sources", "utils"},
-    "eval": {"backbones", "utils"},
+    "eval": {"backbones", "sources", "utils"},  # sources: what file names of pedestrian sets mean, .mat lists
     "training": {"dataset", "backbones", "losses", "eval", "utils"},
     "train": {"training", "dataset", "backbones", "losses", "eval", "utils"},
     "tools": {"utils", "backbones", "sources", "losses", "dataset", "eval", "training", "configs", "benchmarks"},

@@ -12,7 +12,7 @@ from utils.config_keys import Config, default_of
 from utils.config_values import WrongTypeError, conform, describe_type, did_you_mean
 
 # Training data that has no folder in which verification sets could lie.
-WITHOUT_FOLDER = ("synthetic", "mnist:", "cifar10:", "cifar100:", "svhn:")
+WITHOUT_FOLDER = ("synthetic", "mnist:", "cifar10:", "cifar100:", "svhn:", "market1501:", "dukemtmc:")
 
 
 def check_together(

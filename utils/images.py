@@ -149,6 +149,24 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
     return buffer.tobytes()
 
 
+def stretched(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The whole image at another size, bilinear; its aspect ratio is not kept.
+
+    For sets whose papers do so, as those of pedestrians: cutting out the middle would take heads and feet.
+
+    Args:
+        image: uint8 (H, W, C), C 1 or 3.
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 (height, width, C); the same object where it has that size.
+    """
+    if image.shape[:2] == size:
+        return image
+    scaled = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return scaled.reshape(*size, image.shape[2])
+
+
 def to_model_input(images: Tensor, image_format: ImageFormat = FACE, *, channels_last: bool = False) -> Tensor:
     """Normalises a batch on the device it is on; nothing else in the project turns pixels into floats.
 
