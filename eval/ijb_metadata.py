@@ -147,9 +147,7 @@ def read_ijb_images(media: Path, landmarks: Path) -> IjbImages:
                 raise _wrong(landmarks, number, "`image x1 y1 ... x5 y5 score`", words) from None
         count += 1
     if count != len(names) or not names:
-        raise IjbError(
-            f"{landmarks}: has {count} lines, {media.name} has {len(names)}: they must be of the same images"
-        )
+        raise IjbError(f"{landmarks}: has {count} lines, {media.name} {len(names)}: they must be of the same images")
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1) | (points[:, 10] < 0))
     if len(bad):
         raise IjbError(f"{landmarks}: the numbers of image {names[bad[0]][:80]!r} are not finite, or its score is < 0")

@@ -85,7 +85,7 @@ def unit_rows(embeddings: NDArray[Any], what: str) -> Floats:
         block = rows[start : start + _PAIR_BLOCK].astype(np.float64)
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
         num_bad += int((~np.isfinite(norms)).sum())
-        rows[start : start + _PAIR_BLOCK] = block / np.where(norms > 0, norms, 1.0)[:, None]
+        rows[start : start + _PAIR_BLOCK] = block / np.where((norms > 0) & np.isfinite(norms), norms, 1.0)[:, None]
     if num_bad:
         raise GalleryError(
             f"{what}: {num_bad} of {len(rows)} embeddings hold NaN or infinity; the model has diverged or its weights "
@@ -115,8 +115,8 @@ def count_at_least(
 ) -> tuple[Indices, Floats]:
     """How many gallery rows reach each of a probe's thresholds, and each probe's highest score.
 
-    Never holds more than one block of scores: beside the embeddings about
-    `PROBE_BLOCK * GALLERY_BLOCK * 5` bytes with one threshold a probe, `* 24` with several.
+    Never holds more than one block of scores: beside the embeddings `PROBE_BLOCK * GALLERY_BLOCK * 4` bytes (17 MB)
+    with one threshold a probe, about three times that with several.
 
     Args:
         probes: (P, D), rows of length 1.
@@ -133,13 +133,15 @@ def count_at_least(
     counts = np.zeros(len(thresholds), dtype=np.int64)
     highest = np.full(len(probes), -np.inf, dtype=np.float32)
     there = torch.from_numpy(gallery).to(device)
+    # one for all blocks: another would be made while the last is still held
+    buffer = torch.empty(min(PROBE_BLOCK, len(probes)) * min(GALLERY_BLOCK, len(gallery)), device=device)
     for low in range(0, len(probes), PROBE_BLOCK):
         high = min(low + PROBE_BLOCK, len(probes))
         padded, filled = _padded(thresholds, starts[low : high + 1])
         limits = torch.from_numpy(padded).to(device)
         found = torch.zeros(limits.shape, dtype=torch.int64, device=device)
         best = torch.full((high - low,), -torch.inf, device=device)
-        for scores in _score_blocks(torch.from_numpy(probes[low:high]).to(device), there, left_out, low):
+        for scores in _score_blocks(torch.from_numpy(probes[low:high]).to(device), there, left_out, low, buffer):
             best = torch.maximum(best, scores.amax(dim=1))
             found += _at_least(scores, limits)
         counts[starts[low] : starts[high]] = found.cpu().numpy()[filled]
@@ -170,14 +172,17 @@ def has_faiss() -> bool:
     return importlib.util.find_spec("faiss") is not None
 
 
-def _score_blocks(probes: Tensor, gallery: Tensor, left_out: Ragged, first_probe: int) -> Iterator[Tensor]:
-    """Scores (B, GALLERY_BLOCK) of one block of probes with one block of the gallery after the other."""
+def _score_blocks(
+    probes: Tensor, gallery: Tensor, left_out: Ragged, first_probe: int, buffer: Tensor
+) -> Iterator[Tensor]:
+    """Scores (B, GALLERY_BLOCK) of one block of probes with one block of the gallery after the other, in the buffer."""
     begin, end = left_out.starts[first_probe], left_out.starts[first_probe + len(probes)]
     out_rows = left_out.rows[begin:end]
     out_probes = np.repeat(np.arange(len(probes)), left_out.counts[first_probe : first_probe + len(probes)])
     for start in range(0, len(gallery), GALLERY_BLOCK):
         block = gallery[start : start + GALLERY_BLOCK]
-        scores = probes @ block.T
+        scores = buffer[: len(probes) * len(block)].view(len(probes), len(block))
+        torch.mm(probes, block.T, out=scores)
         here = (out_rows >= start) & (out_rows < start + len(block))
         places = (torch.from_numpy(out_probes[here]), torch.from_numpy(out_rows[here] - start))
         scores[tuple(place.to(scores.device) for place in places)] = -torch.inf
@@ -194,9 +199,12 @@ def _padded(thresholds: Floats, starts: Indices) -> tuple[Floats, NDArray[np.boo
 
 
 def _at_least(scores: Tensor, limits: Tensor) -> Tensor:
-    """How many of each row's scores reach each of the row's ascending limits: (B, G), (B, T) -> (B, T) int64."""
-    if limits.shape[1] == 1:
-        return (scores >= limits).sum(dim=1, keepdim=True)
+    """How many of each row's scores reach each of the row's ascending limits: (B, G), (B, T) -> (B, T) int64.
+
+    The scores are overwritten.
+    """
+    if limits.shape[1] == 1:  # in place and as floats: summing bools would make int64 of them first
+        return scores.ge_(limits).sum(dim=1, keepdim=True).long()
     reached = torch.searchsorted(limits, scores, right=True, out_int32=True)  # how many limits each score reaches
     width = limits.shape[1] + 1
     reached += torch.arange(len(scores), dtype=torch.int32, device=scores.device)[:, None] * width
