@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eval.pair_metrics import MIN_IMPOSTORS_ACCEPTED
+from eval.roc import impostors_needed
 
 
 def percent(rate: float | None) -> str:
@@ -48,4 +48,4 @@ def retrieval_words(title: str, part: Mapping[str, Any]) -> str:
 
 def _needs(value: float | None, rate: str, what: str) -> str:
     """Why there is no number, where that is the count's fault."""
-    return "" if value is not None else f" (needs {MIN_IMPOSTORS_ACCEPTED / float(rate):,.0f} {what})"
+    return "" if value is not None else f" (needs {impostors_needed(float(rate)):,} {what})"

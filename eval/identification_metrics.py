@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.pair_metrics import MIN_IMPOSTORS_ACCEPTED
+from eval.roc import MIN_IMPOSTORS_ACCEPTED, accepted_at
 from eval.similarity_blocks import (
     TIE,
     Floats,
@@ -173,7 +173,7 @@ def identification_rates(
     tpirs: dict[float, float | None] = dict.fromkeys(fpirs)
     thresholds: dict[float, float | None] = dict.fromkeys(fpirs)
     for fpir in fpirs:
-        allowed = int(np.floor(len(alarms) * fpir + 1e-9))  # 1e-9: 3000 * 0.01 must count as 30 however it rounds
+        allowed = accepted_at(fpir, len(alarms))
         if allowed >= MIN_IMPOSTORS_ACCEPTED and len(mated):
             refused = alarms[allowed]  # the best alarm that must not sound; its equals stay silent with it
             tpirs[fpir] = float(np.sum(hits > refused) / len(mated))

@@ -35,7 +35,7 @@ from eval.ijb_metadata import (
     read_ijb_templates,
 )
 from eval.image_set import IMAGE_SUFFIXES, UNKNOWN, FileImages, ImageSet
-from eval.pair_metrics import tar_at_far
+from eval.roc import tar_at_far
 from eval.similarity_blocks import Floats, Indices
 from eval.template_metrics import pool_templates, roc_points, template_pair_scores, template_rows
 from utils.command_line import Outcome, command_parser, run_command, say, to_json
@@ -184,8 +184,8 @@ def _stem(name: str) -> str:
 
 def _align_words(files: IjbFiles) -> str:
     return (
-        f"`python -m tools.align --landmarks {files.landmarks} LOOSE_CROP ALIGNED` makes aligned images from the loose "
-        "crops"
+        "`python -m tools.align LOOSE_CROP ALIGNED --landmarks POINTS` makes aligned images from the loose crops, with "
+        f"the points of {files.landmarks.name} (docs/identification.md)"
     )
 
 

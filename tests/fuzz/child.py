@@ -9,13 +9,15 @@ import warnings
 from pathlib import Path
 
 from tests.fuzz.data_targets import DATA_TARGETS
+from tests.fuzz.gallery_targets import GALLERY_TARGETS
 from tests.fuzz.guard import Guard
 from tests.fuzz.loop import Fuzzer
 from tests.fuzz.pair_format_targets import PAIR_FORMAT_TARGETS
 from tests.fuzz.run_targets import RUN_TARGETS
 from tests.fuzz.user_targets import USER_TARGETS
 
-TARGETS = {target.name: target for target in (*DATA_TARGETS, *USER_TARGETS, *RUN_TARGETS, *PAIR_FORMAT_TARGETS)}
+_EVERY = (*DATA_TARGETS, *USER_TARGETS, *RUN_TARGETS, *PAIR_FORMAT_TARGETS, *GALLERY_TARGETS)
+TARGETS = {target.name: target for target in _EVERY}
 
 
 def options_of(argv: list[str] | None = None) -> argparse.Namespace:
