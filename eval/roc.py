@@ -37,7 +37,7 @@ def equal_error_rate(scores: Floats, same: Bools) -> float:
 
 
 def tar_at_far(
-    scores: Floats, same: Bools, fars: Sequence[float]
+    scores: NDArray[np.floating], same: Bools, fars: Sequence[float]
 ) -> tuple[dict[float, float | None], dict[float, float | None]]:
     """TAR and cosine threshold for each FAR, not interpolated; None where too few impostors would be accepted.
 
