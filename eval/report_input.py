@@ -4,20 +4,116 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from eval.hardest_pairs import Flags, HardestPairs, Scores
+from eval.saved_scores import SavedScoresError, read_hardest, read_scores, saved_names
+from utils.errors import DataError
 
 Record = dict[str, Any]
 
 _CURVES = ("loss", "lr", "images_per_second", "data_wait", "target_cosine", "grad_norm", "loss_scale")
-_NUMBERS = frozenset(("step", "epoch", "accuracy", "accuracy_std", "auc", "eer", *_CURVES))
+_NUMBERS = frozenset(("step", "epoch", "time", "memory_bytes", "accuracy", "accuracy_std", "auc", "eer", *_CURVES))
 _MAX_DEPTH = 20
 _SMALLEST, _LARGEST = 1e-30, 1e30  # beyond these a chart's axis has no room between two numbers
 _MAX_STEP = 1 << 52  # whole numbers, one apart, as floats
 
 
-class ReportError(ValueError):
+_MAX_SETS = 50  # whose scores one page shows
+
+
+class ReportError(DataError):
     """A folder that holds no run, or a damaged file in it; the text says which and what is missing."""
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """The saved scores of one set of pairs; `hardest` is None where only scores are there."""
+
+    name: str
+    scores: Scores
+    is_same: Flags
+    hardest: HardestPairs | None
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """All that a report is made from.
+
+    Attributes:
+        folder: of the run.
+        label: what the page calls it; no two runs of a page share one.
+        config: config.json.
+        origin: run.json.
+        train: lines of metrics.jsonl of that kind, in order.
+        verification: the same.
+        saved: verification/results.json.
+        scored: sets of which verification/ holds scores, by name.
+        problems: files that are there and cannot be shown, in words.
+    """
+
+    folder: Path
+    label: str
+    config: Record
+    origin: Record
+    train: list[Record]
+    verification: list[Record]
+    saved: Record
+    scored: dict[str, ScoredSet] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def read_run(run_dir: str | Path) -> RunRecords:
+    """All records of a run folder; what is not there yet is empty.
+
+    Raises:
+        ReportError: neither config.json nor metrics.jsonl is there, or one of the JSON files is damaged.
+    """
+    folder = Path(run_dir)
+    if not (folder / "config.json").is_file() and not (folder / "metrics.jsonl").is_file():
+        there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "there is no such folder"
+        raise ReportError(f"{folder}: a run folder holds config.json and metrics.jsonl; here: {there or 'nothing'}")
+    config = read_config(folder / "config.json")
+    train, verification = read_metrics(folder / "metrics.jsonl")
+    scored, problems = _read_scored(folder / "verification")
+    return RunRecords(
+        folder,
+        str(config.get("name") or _plain(folder.resolve().name)),
+        config,
+        read_origin(folder / "run.json"),
+        train,
+        verification,
+        read_results(folder / "verification" / "results.json"),
+        scored,
+        problems,
+    )
+
+
+def tell_apart(runs: Sequence[RunRecords]) -> list[RunRecords]:
+    """The runs with labels of their own: the config's name, else the folder's, else both and a number."""
+    folders = [_plain(run.folder.resolve().name) for run in runs]
+    for labels in ([run.label for run in runs], folders, [f"{run.label}, {run.folder}" for run in runs]):
+        if len(set(labels)) == len(labels):
+            return [replace(run, label=_plain(label)) for run, label in zip(runs, labels, strict=True)]
+    return [replace(run, label=f"{run.label} ({number})") for number, run in enumerate(runs, start=1)]
+
+
+def _read_scored(folder: Path) -> tuple[dict[str, ScoredSet], tuple[str, ...]]:
+    """Damage here costs one part of the page, not the page: the command that mends it is a verification."""
+    scored: dict[str, ScoredSet] = {}
+    problems = []
+    for name in saved_names(folder)[:_MAX_SETS]:
+        label = _plain(name)
+        try:
+            scores, is_same = read_scores(folder, name)
+            scored[label] = ScoredSet(label, scores, is_same, None)
+            scored[label] = ScoredSet(label, scores, is_same, read_hardest(folder, name, scores, is_same))
+        except SavedScoresError as error:
+            problems.append(_plain(str(error)))
+    return scored, tuple(problems)
 
 
 def read_json(path: Path) -> Record:

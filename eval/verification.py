@@ -24,6 +24,7 @@ from eval.embedding import embed_pairs
 from eval.pair_metrics import FARS, PROTOCOLS, PairResult, VerificationError, evaluate_pairs
 from eval.pairs import PairError, PairSet, load_pair_sets
 from eval.report import write_report
+from eval.saved_scores import write_scores
 from eval.verification_options import parse_fars, require_resampling, resample, verification_parser
 from eval.verification_tables import (
     csv_text,
@@ -224,6 +225,7 @@ def _write(out: Path, name: str, report: dict[str, Any], pair_set: PairSet, resu
     out.mkdir(parents=True, exist_ok=True)
     plot_roc(out / f"{name}_roc.png", name, result, pair_set.is_same)
     plot_scores(out / f"{name}_scores.png", name, result, pair_set.is_same)
+    write_scores(out, name, pair_set, result, origin=f"{report['weights']}, sha256 {report['weights_sha256'][:16]}")
     write_text_whole(json.dumps(report, indent=2) + "\n", out / "results.json")
 
 

@@ -14,6 +14,7 @@ import torch
 
 from eval.bin_files import write_bin
 from eval.embedder import load_embedder
+from eval.saved_scores import read_scores
 from tests.eval.faces import face, jpeg_pairs
 from utils.images import encode_jpeg
 from utils.record_set import write_record_set
@@ -78,8 +79,11 @@ def test_two_ranks_train_verify_and_save(config: Path, tmp_path: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "run.json", "metrics.jsonl", "training.log", "tensorboard", "checkpoints", "model.pt", "best.pt",
-        "report.html", ".lock",
+        "report.html", "verification", ".lock",
     }  # fmt: skip
+    scores, is_same = read_scores(folder / "verification", "pairs")
+    assert len(scores) == len(is_same) == 20
+    assert "last verification, step 8" in (folder / "report.html").read_text()
     steps = metrics(folder, "train")
     assert [line["step"] for line in steps] == [2, 4, 6, 8]
     expected = (

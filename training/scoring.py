@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+from eval.pair_metrics import PairResult
+from eval.pairs import PairSet
+from eval.saved_scores import SavedScoresError, write_scores
 from eval.verification import verification_record, verify
 from training.build import Run
 from training.state import save_model
@@ -41,6 +45,8 @@ def verify_run(run: Run, log: RunLog, done: int) -> None:
             + f", AUC {results[0].auc:.4f} | {seconds:.1f} s"
         )
         scores.append(results[0].accuracy)
+        if done == run.plan.total_steps and run.ranks.is_main:
+            _keep_scores(run, log, done, pair_set, results[0])
     if not scores:
         return
     score = sum(scores) / len(scores)
@@ -48,3 +54,13 @@ def verify_run(run: Run, log: RunLog, done: int) -> None:
     if done > 0 and (run.best_score is None or score > run.best_score):
         run.best_score = score
         save_model(run, "best.pt")
+
+
+def _keep_scores(run: Run, log: RunLog, done: int, pair_set: PairSet, result: PairResult) -> None:
+    """Leaves the last scores and the hardest pairs for the report; some milliseconds on the main rank."""
+    folder = Path(run.config.output or "") / "verification"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_scores(folder, pair_set.name, pair_set, result, origin=f"training's last verification, step {done}")
+    except (OSError, SavedScoresError) as error:  # the weights are still to be saved: a report's part is worth less
+        log.info(f"{pair_set.name}: its scores are not kept for the report: {error}")

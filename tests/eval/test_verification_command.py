@@ -14,6 +14,7 @@ import torch
 from backbones import build_backbone
 from eval import verification
 from eval.pairs import load_pairs, write_bin
+from eval.saved_scores import read_scores
 from tests.eval.faces import jpeg_pairs, memory_pairs
 from tests.ranks import REPO_ROOT
 from utils.images import encode_jpeg
@@ -63,6 +64,8 @@ def test_two_targets(place, tmp_path, capsys):
     for name in ("small", "other"):
         for kind in ("roc", "scores"):
             assert (tmp_path / f"{name}_{kind}.png").read_bytes()[:4] == b"\x89PNG"
+        assert len(read_scores(tmp_path, name)[0]) == results["targets"][name]["num_pairs"]
+        assert (tmp_path / f"{name}_hardest.json").is_file()
     assert sorted(path.name for path in tmp_path.glob("table*")) == ["table.csv", "table.md"]
 
 
@@ -80,7 +83,8 @@ def test_a_run_folder_gets_its_results_and_its_report(place):
     assert (place / "run" / "verification" / "results.json").is_file()
     page = (place / "run" / "report.html").read_text()
     assert "Verification of the saved model" in page
-    assert "data:image/png;base64," in page
+    assert "other: ROC, true over false accept rate" in page
+    assert f"scores of {place / 'run' / 'model.pt'}" in page
 
 
 def test_two_sets_of_one_name_do_not_replace_each_other(place, tmp_path):

@@ -15,11 +15,11 @@ import pytest
 from eval.bin_files import read_bin
 from eval.pairs import PairError, load_bin, load_pair_list
 from eval.report import ReportError, write_report
-from eval.report_sections import plots
 from sources.base import SourceError
 from sources.cifar import _read_pickle
 from sources.folder import FolderSource
 from sources.idx import read_idx
+from tests.eval.runs import make_run
 from tests.records import image_record, make_image_folder, picture, write_set
 from utils.images import encode_jpeg
 from utils.record_layout import read_property
@@ -141,10 +141,15 @@ def test_an_idx_header_of_no_images_of_impossible_size(tmp_path: Path) -> None:
 
 
 def test_a_report_shows_no_file_from_elsewhere(tmp_path: Path) -> None:
-    (tmp_path / "secret_roc.png").write_bytes(b"secret")
-    (tmp_path / "run" / "verification").mkdir(parents=True)
-    for name in ("../../secret", str(tmp_path / "secret"), "x" * 5000):
-        assert plots(tmp_path / "run" / "verification", {"targets": {name: {}}}) == ""
+    make_run(tmp_path / "other")
+    folder = tmp_path / "run" / "verification"
+    folder.mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    names = ("../../other/verification/memory", str(tmp_path / "other" / "verification" / "memory"), "x" * 5000)
+    (folder / "results.json").write_text(json.dumps({"targets": {name: {} for name in names}}))
+    page = write_report(tmp_path / "run").read_text()
+    assert "data:image/jpeg" not in page
+    assert "No scores of pairs are saved here" in page
 
 
 @pytest.mark.parametrize(

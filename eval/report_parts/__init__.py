@@ -1,0 +1,1 @@
+"""Parts of a report page, from the records of one run or several to markup; no file is read or written here."""
