@@ -128,7 +128,7 @@ def test_array_headers_that_are_none(tmp_path, text):
     """numpy reads such a header once more, as Python 2 may have written it, and has errors of its own for that."""
     with zipfile.ZipFile(tmp_path / "x_scores.npz", "w") as archive:
         archive.writestr("scores.npy", b"\x93NUMPY\x01\x00v\x00" + text.ljust(118))
-    with pytest.raises(SavedScoresError, match="x_scores.npz: no scores of pairs"):
+    with pytest.raises(SavedScoresError, match=r"x_scores\.npz: no scores of pairs"):
         read_scores(tmp_path, "x")
 
 
