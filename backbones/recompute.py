@@ -29,27 +29,29 @@ def lent_buffers(block: nn.Module) -> Iterator[None]:
             module._buffers[name] = buffer
 
 
-def run_block(block: nn.Module, x: Tensor, recompute: bool) -> Tensor:
+def run_block(block: nn.Module, x: Tensor, recompute: bool, *others: Tensor | None) -> Tensor:
     """Apply ``block`` to ``x``; with ``recompute`` its activations are dropped and computed again in the backward pass.
 
     The gradients are those of the plain call. A batch norm would see its batch twice, once more during the
     backward pass, and move its running statistics twice: the second time it writes to copies.
 
     Args:
-        block: a module without randomness of its own (its random state is not restored for the second pass).
+        block: a module without randomness of its own (its random state is not restored for the second pass): what is
+            drawn for it comes with ``others``.
         x: the block's input, any shape.
         recompute: trade about a third more computing for the memory of the block's activations.
+        others: the block's further inputs; kept, not computed again.
     """
     if not (recompute and block.training and torch.is_grad_enabled()):
-        return block(x)
+        return block(x, *others)
     if torch.compiler.is_compiling():
         # The compiler moves buffer updates out of the recomputed region by itself, and refuses context_fn here.
-        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(block, x, *others, use_reentrant=False, preserve_rng_state=False)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), lent_buffers(block)
 
-    return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+    return checkpoint(block, x, *others, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 def check_face_batch(x: Tensor, in_channels: int, network: str) -> None:

@@ -15,17 +15,26 @@ from backbones.iresnet import DEPTHS, IResNet
 from backbones.mobilefacenet import MobileFaceNet
 from backbones.recompute import FACE_SIZE
 from backbones.small import digits, small, tiny
-from backbones.torchvision_nets import PREFIX, build_torchvision
+from backbones.sphereface import UNITS, SphereFaceNet
+from backbones.timm_nets import PREFIX as TIMM
+from backbones.timm_nets import build_timm
+from backbones.torchvision_nets import PREFIX as TORCHVISION
+from backbones.torchvision_nets import build_torchvision
+from backbones.vit import NETS, VisionTransformer
 
 # name -> builder(*, embedding_size, dropout, gradient_checkpointing, in_channels, and options of its own).
 # A net for other images than faces of 112 x 112 has an attribute `image_size`, the edge in pixels.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(IResNet, name) for name in DEPTHS},
     "mbf": MobileFaceNet,
+    **{name: partial(VisionTransformer, name) for name in NETS},
+    **{name: partial(SphereFaceNet, name) for name in UNITS},
     "small": small,
     "tiny": tiny,
     "digits": digits,
 }
+# prefix of a name -> builder(name, ...) of the nets that an optional package has
+INSTALLED: dict[str, Callable[..., nn.Module]] = {TORCHVISION: build_torchvision, TIMM: build_timm}
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ def build_backbone(
     """Build a backbone with fresh weights.
 
     Args:
-        name: a key of BACKBONES, or "torchvision:NAME" where torchvision is installed.
+        name: a key of BACKBONES, or "torchvision:NAME" or "timm:NAME" where these are installed.
         embedding_size: D, at least 1.
         dropout: probability before the last linear layer, in [0, 1).
         gradient_checkpointing: recompute blocks in the backward pass: less memory, about a third more time.
@@ -99,12 +108,14 @@ def build_backbone(
 
 def _builder(name: str, common: set[str], options: set[str]) -> Callable[..., nn.Module]:
     """The named builder, once its name and the options it is to get are known to be right."""
-    if name.startswith(PREFIX):
-        return partial(build_torchvision, name)
+    for prefix, build in INSTALLED.items():
+        if name.startswith(prefix):
+            return partial(build, name)
     if name not in BACKBONES:
         close = difflib.get_close_matches(name, BACKBONES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown backbone {name!r}.{hint} There are: {', '.join(BACKBONES)}, {PREFIX}NAME")
+        names = ", ".join([*BACKBONES, *(f"{prefix}NAME" for prefix in INSTALLED)])
+        raise ValueError(f"unknown backbone {name!r}.{hint} There are: {names}")
     builder = BACKBONES[name]
     allowed = set(inspect.signature(builder).parameters) - common
     unknown = sorted(options - allowed)

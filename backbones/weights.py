@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from backbones.registry import BACKBONES
 from utils.torch_files import TorchFileError, check_torch_file
@@ -139,8 +140,17 @@ def _template(name: str) -> dict[str, Shape]:
     return template
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out initial values, which nobody asks for where there is no storage: nine tenths of the time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {}).get("tensor")
+        return func(*args, **(kwargs or {}))
+
+
 def _shapes(name: str, **sizes: int) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         net = BACKBONES[name](**sizes)
     return {key: tuple(value.shape) for key, value in net.state_dict().items() if not key.endswith(COUNTER)}
 

@@ -2,7 +2,9 @@
 
     python -m tools.compare_upstream_backbones --arcface-torch insightface/recognition/arcface_torch
 
-It imports the clone's two backbone files. No part of training or export depends on it.
+It imports the clone's three backbone files; that of the transformers asks timm for three small functions, for which
+torch's stand in where timm is not there. No part of training or export depends on it. What the transformers
+draw at random is switched off on both sides, and they are compared in float64.
 """
 
 from __future__ import annotations
@@ -18,15 +20,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from backbones import build_backbone
+from backbones.vit import NETS, SIZES
 
-NETWORKS = ("r18", "r34", "r50", "r100", "r200", "mbf")
-# Our nets run the same operations in the same order, so only the rounding of a reordered sum may differ.
+NETWORKS = ("r18", "r34", "r50", "r100", "r200", "mbf", "vit_t", "vit_s", "vit_b", "vit_l_dp005_mask_005", "vit_h")
+NOTHING_RANDOM: dict[str, Any] = {"drop_path_rate": 0.0, "mask_ratio": 0.0}
+# Our nets compute the same in nearly the same order, so only the rounding of reordered sums may differ.
 TOLERANCE = 1e-5
+NEARLY_NOTHING = (
+    1e-6  # of the largest of all values: a smaller tensor is rounding, as the gradient of a bias before a norm
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,14 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     upstream = {name: build_upstream(options.arcface_torch, name) for name in names}
     commit = options.commit or _commit_of(options.arcface_torch)
     print(f"arcface_torch {commit}, torch {torch.__version__}, batch {options.batch}, relative to the largest value")
-    print(f"{'network':8}{'keys':>6}{'train':>12}{'statistics':>12}{'gradients':>12}{'eval':>12}")
+    print(f"{'network':21}{'keys':>6}{'train':>12}{'statistics':>12}{'gradients':>12}{'eval':>12}")
     is_equal = True
     for name, theirs in upstream.items():
-        ours = build_backbone(name)
+        ours = build_backbone(name, **NOTHING_RANDOM if is_transformer(name) else {})
         ours.load_state_dict(theirs.state_dict(), strict=True)
-        figures = compare(ours, theirs, options.batch)
+        # In float32 the gradient of a deep net of ReLU6 moves by per cents where a sum ends on the other side of 0.
+        figures = compare(ours, theirs, options.batch, torch.float64 if is_transformer(name) else torch.float32)
         is_equal &= all(figure <= TOLERANCE for figure in figures.values())
-        print(f"{name:8}{len(theirs.state_dict()):6}" + "".join(f"{figure:12.2e}" for figure in figures.values()))
+        print(f"{name:21}{len(theirs.state_dict()):6}" + "".join(f"{figure:12.2e}" for figure in figures.values()))
     if options.write_keys:
         shapes = {name: fold_keys(shapes_of(net)) for name, net in upstream.items()}
         document = {"source": "insightface recognition/arcface_torch", "commit": commit, "networks": shapes}
@@ -65,46 +74,65 @@ def build_upstream(folder: Path, name: str) -> nn.Module:
     Raises:
         SystemExit: the folder holds no such code.
     """
-    file = folder / "backbones" / ("mobilefacenet.py" if name == "mbf" else "iresnet.py")
+    stem = "mobilefacenet" if name == "mbf" else "vit" if is_transformer(name) else "iresnet"
+    file = folder / "backbones" / f"{stem}.py"
     if not file.is_file():
         raise SystemExit(f"{file} does not exist: --arcface-torch must name insightface's recognition/arcface_torch")
-    module = _import_file(file)
+    with patch.dict(sys.modules, _stand_ins()):
+        module = _import_file(file)
     torch.manual_seed(0)
+    if is_transformer(name):
+        width, depth = SIZES[NETS[name][0]]
+        return cast(nn.Module, module.VisionTransformer(
+            img_size=112, patch_size=9, num_classes=512, embed_dim=width, depth=depth, num_heads=8, mask_ratio=0.0,
+        ))  # fmt: skip
     net = module.get_mbf(False, 512) if name == "mbf" else getattr(module, f"iresnet{name[1:]}")()
     return cast(nn.Module, net)
 
 
-def compare(ours: nn.Module, theirs: nn.Module, batch: int) -> dict[str, float]:
+def is_transformer(name: str) -> bool:
+    """Whether the clone keeps the net in vit.py."""
+    return name in NETS
+
+
+def compare(ours: nn.Module, theirs: nn.Module, batch: int, dtype: torch.dtype = torch.float32) -> dict[str, float]:
     """Largest differences between two nets of equal weights, each divided by the largest value compared.
 
     Args:
         ours: one net.
         theirs: the other, with the same state dict.
         batch: images in the random batch, at least 2.
+        dtype: of weights and images; float64 for a sharp comparison of small nets.
 
     Returns:
         "train" and "eval": embeddings in that mode; "statistics": buffers after one training pass;
         "gradients": of all parameters.
     """
     generator = torch.Generator().manual_seed(1)
-    images = torch.rand(batch, 3, 112, 112, generator=generator) * 2 - 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the clone calls torch.cuda.amp.autocast
-        our_output, their_output = ours.train()(images), theirs.train()(images)
-    figures = {"train": _difference(our_output, their_output)}
+    images = torch.rand(batch, 3, 112, 112, generator=generator).to(dtype) * 2 - 1
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
+    our_output, their_output = _without_casts(ours.train(), images), _without_casts(theirs.train(), images)
+    figures = {"train": _difference([our_output], [their_output])}
     their_buffers = dict(theirs.named_buffers())
-    figures["statistics"] = max(_difference(value, their_buffers[key]) for key, value in ours.named_buffers())
-    weight = torch.randn(our_output.shape, generator=generator)
+    own = list(ours.named_buffers())
+    figures["statistics"] = _difference([value for _, value in own], [their_buffers[key] for key, _ in own])
+    weight = torch.randn(our_output.shape, generator=generator).to(dtype)
     (our_output * weight).sum().backward()
     (their_output * weight).sum().backward()
     their_parameters = dict(theirs.named_parameters())
-    figures["gradients"] = max(
-        _difference(value.grad, their_parameters[key].grad)
-        for key, value in ours.named_parameters()
-        if value.requires_grad or their_parameters[key].requires_grad
-    )
-    figures["eval"] = _difference(_settled_output(ours, images), _settled_output(theirs, images))
+    pairs = [(value, their_parameters[key]) for key, value in ours.named_parameters()]
+    trained = [pair for pair in pairs if pair[0].requires_grad or pair[1].requires_grad]
+    figures["gradients"] = _difference([our.grad for our, _ in trained], [their.grad for _, their in trained])
+    figures["eval"] = _difference([_settled_output(ours, images)], [_settled_output(theirs, images)])
     return figures
+
+
+def _without_casts(net: nn.Module, images: Tensor) -> Tensor:
+    """The net's output, though the clone casts to float32 on its way and calls an old name of autocast."""
+    with warnings.catch_warnings(), patch.object(Tensor, "float", lambda tensor: tensor.to(images.dtype)):
+        warnings.simplefilter("ignore")
+        output: Tensor = net(images)
+    return output
 
 
 def _settled_output(net: nn.Module, images: Tensor) -> Tensor:
@@ -112,11 +140,9 @@ def _settled_output(net: nn.Module, images: Tensor) -> Tensor:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = 1.0
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        net.train()(images)
-        output: Tensor = net.eval()(images)
-    return output
+    with torch.no_grad():
+        _without_casts(net.train(), images)
+        return _without_casts(net.eval(), images)
 
 
 def shapes_of(net: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -161,7 +187,7 @@ def unfold_keys(folded: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
 
 def _split_at_block(key: str) -> tuple[str, int, str]:
     """("layer3.", 17, ".bn1.bias"); a key outside blocks comes back whole, with an empty tail."""
-    match = re.match(r"(layer\d\.|layers\.\d+\.layers\.)(\d+)(\..*)", key)
+    match = re.match(r"(layer\d\.|layers\.\d+\.layers\.|blocks\.)(\d+)(\..*)", key)
     return (match[1], int(match[2]), match[3]) if match else (key, 0, "")
 
 
@@ -175,12 +201,27 @@ def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _difference(ours: Tensor | None, theirs: Tensor | None) -> float:
-    """Largest |ours - theirs| over the largest |theirs|; infinite where only one of them exists."""
-    if ours is None or theirs is None:
-        return 0.0 if ours is theirs else float("inf")
-    gap = (ours.double() - theirs.double()).abs().max().item()
-    return gap / max(theirs.double().abs().max().item(), 1e-30)
+def _difference(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None]) -> float:
+    """Largest of |ours - theirs| over the largest |theirs| of a pair; infinite where only one of a pair exists."""
+    pairs = [(our, their) for our, their in zip(ours, theirs, strict=True) if not (our is None and their is None)]
+    if any(our is None or their is None for our, their in pairs):
+        return float("inf")
+    both = [(cast(Tensor, our).double(), cast(Tensor, their).double()) for our, their in pairs]
+    scales = [their.abs().max().item() for _, their in both]
+    least = max(max(scales) * NEARLY_NOTHING, 1e-30)
+    return max(
+        (our - their).abs().max().item() / max(scale, least) for (our, their), scale in zip(both, scales, strict=True)
+    )
+
+
+def _stand_ins() -> dict[str, ModuleType]:
+    """What vit.py imports from timm, where that is missing; stochastic depth is never built, as its rate is 0."""
+    if importlib.util.find_spec("timm") is not None:
+        return {}
+    parts = {"DropPath": nn.Identity, "to_2tuple": lambda size: (size, size), "trunc_normal_": nn.init.trunc_normal_}
+    modules = {name: ModuleType(name) for name in ("timm", "timm.models", "timm.models.layers")}
+    vars(modules["timm.models.layers"]).update(parts)
+    return modules
 
 
 def _import_file(file: Path) -> ModuleType:

@@ -22,6 +22,7 @@ ANSWERS = {
     "notes": "has no effect, like using_wandb",
 }
 SCALE = 64.0  # train_v2.py passes it to every CombinedMarginLoss
+RECOMPUTED = ("vit_b", "vit_l", "vit_h")
 FEWEST = 1e-6  # stands for a sample_rate of 0, with which arcface_torch takes the batch's own classes and no others
 
 
@@ -83,6 +84,11 @@ def _adapt_training(native: dict[str, Any], notes: dict[str, str], where: str) -
     if isinstance(accumulation, int) and accumulation > 1:
         said = f"{where}: gradient_acc = {accumulation} averages the gradients here; arcface_torch adds them up."
         notes["gradient_acc"] = said
+    network = native.get("network")
+    if isinstance(network, str) and network.startswith(RECOMPUTED) and "gradient_checkpointing" not in native:
+        native["gradient_checkpointing"] = True
+        said = f"{where}: gradient_checkpointing = True, since arcface_torch always recomputes the blocks of {network}."
+        notes["gradient_checkpointing"] = said
     momentum = native.get("momentum", 0.9)
     if momentum != 0.9:
         notes["momentum"] = f"{where}: momentum = {momentum!r} counts here; arcface_torch trains with 0.9 regardless."

@@ -11,6 +11,7 @@ from typing import Any
 from utils.config_keys import Config, default_of
 from utils.config_values import WrongTypeError, conform, describe_type, did_you_mean
 
+INSTALLED = ("torchvision:", "timm:")  # networks whose names an optional package knows
 # Training data that has no folder in which verification sets could lie.
 WITHOUT_FOLDER = ("synthetic", "mnist:", "cifar10:", "cifar100:", "svhn:", "market1501:", "dukemtmc:")
 
@@ -47,8 +48,9 @@ def check_together(
             "prototypes to take."
         )
     network = _get(values, "network")
-    if backbones is not None and network not in backbones and not network.startswith("torchvision:"):
-        problems.append(f"{origins['network']}: {_unknown('network', network, [*backbones, 'torchvision:NAME'])}")
+    if backbones is not None and network not in backbones and not network.startswith(INSTALLED):
+        names = [*backbones, *(f"{prefix}NAME" for prefix in INSTALLED)]
+        problems.append(f"{origins['network']}: {_unknown('network', network, names)}")
     for name in _get(values, "regularizers"):
         if regularizers is not None and name not in regularizers:
             problems.append(f"{origins['regularizers']}: {_unknown('regularizer', name, regularizers)}")

@@ -75,7 +75,8 @@ class Config:
     val_dir: str | None = key(None, "folder that holds the verification sets; None: `rec`")
     verbose: int = key(2000, "between verifications; 0: only at the end of each epoch", "[0, inf)", unit="steps")
 
-    network: str = key("r50", "backbone; `torchvision:NAME` where torchvision is installed", group="Backbone")
+    network: str = key("r50", "backbone, see docs/backbones.md; `torchvision:NAME`, `timm:NAME` where installed",
+                       group="Backbone")
     embedding_size: int = key(512, "length of an embedding", "[1, inf)")
     dropout: float = key(0.0, "probability before the last linear layer", "[0, 1)")
     init_from: str | None = key(None, "weights to start from: a run folder, model.pt or an arcface_torch backbone.pth")

@@ -1,4 +1,4 @@
-"""iResNet: arcface_torch's parameter list, the frozen last scale, dropout, and wrong input."""
+"""arcface_torch's parameter list for every net of its; of iResNet the frozen last scale, dropout, and wrong input."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ UPSTREAM = json.loads((Path(__file__).parent / "arcface_torch_keys.json").read_t
 
 
 @pytest.mark.parametrize(
-    ("name", "num_keys"), [("r18", 187), ("r34", 331), ("r50", 475), ("r100", 925), ("r200", 1807), ("mbf", 333)]
-)
+    ("name", "num_keys"),
+    [
+        ("r18", 187), ("r34", 331), ("r50", 475), ("r100", 925), ("r200", 1807), ("mbf", 333), ("vit_t", 150),
+        ("vit_s", 150), ("vit_b", 282), ("vit_l_dp005_mask_005", 282), ("vit_h", 546),
+    ],
+)  # fmt: skip
 def test_keys_and_shapes_are_those_of_arcface_torch(name: str, num_keys: int) -> None:
     """The list was written by tools.compare_upstream_backbones from the code at the commit it names."""
     assert UPSTREAM["commit"] == "7fadd420c2351d0ffa8cac403421c1a3ed733365"

@@ -40,7 +40,9 @@ def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(got[key], value), key
 
 
-@pytest.mark.parametrize(("name", "channels"), [("r18", 3), ("mbf", 3), ("tiny", 3), ("digits", 1)])
+@pytest.mark.parametrize(
+    ("name", "channels"), [("r18", 3), ("mbf", 3), ("sphereface20", 3), ("tiny", 3), ("digits", 1)]
+)
 def test_checkpointing_gives_the_same_step_bit_for_bit(name: str, channels: int) -> None:
     edge = 28 if name == "digits" else 112
     images = torch.rand(2, channels, edge, edge, generator=torch.Generator().manual_seed(0))
@@ -49,12 +51,12 @@ def test_checkpointing_gives_the_same_step_bit_for_bit(name: str, channels: int)
     frugal = build_backbone(name, embedding_size=16, in_channels=channels, gradient_checkpointing=True)
     frugal.load_state_dict(plain.state_dict())
     passes: list[str] = []
-    norms = [module for module in frugal.modules() if isinstance(module, nn.BatchNorm2d)]
-    norms[len(norms) // 2].register_forward_hook(lambda *_: passes.append("pass"))
+    layers = [module for module in frugal.modules() if isinstance(module, nn.Conv2d)]
+    layers[len(layers) // 2].register_forward_hook(lambda *_: passes.append("pass"))
     expected, got = outcome(plain, plain, images), outcome(frugal, frugal, images)
     assert_equal(got, expected)
     counters = {int(value) for key, value in got.items() if key.endswith("num_batches_tracked")}
-    assert counters == {1}, "a batch was counted twice"
+    assert counters <= {1}, "a batch was counted twice"
     assert passes == ["pass", "pass"], "nothing was recomputed"
 
 

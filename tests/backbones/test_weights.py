@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones import BACKBONES, WeightsError, build_backbone, infer_backbone, load_weights, strip_prefixes
+from backbones.vit import NETS
 
 
 def state_of(name: str, **options: int) -> dict[str, Tensor]:
@@ -20,7 +21,9 @@ def state_of(name: str, **options: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("prefix", "size", "channels"), [("", 512, 3), ("module._orig_mod.", 40, 1)])
 def test_every_backbone_is_recognised(name: str, prefix: str, size: int, channels: int) -> None:
     state = {prefix + key: value for key, value in state_of(name, embedding_size=size, in_channels=channels).items()}
-    assert infer_backbone(state) == (name, {"embedding_size": size, "in_channels": channels})
+    # Names that differ in what is drawn in training only have the same weights.
+    alike = NETS[name][0] if name in NETS else name
+    assert infer_backbone(state) == (alike, {"embedding_size": size, "in_channels": channels})
     assert infer_backbone(state, name) == (name, {"embedding_size": size, "in_channels": channels})
 
 

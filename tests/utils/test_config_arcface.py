@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from backbones import BACKBONES
+from losses import HEADS
 from utils.config import Config, ConfigError, load_config
 from utils.config_arcface import ANSWERS, TRANSLATIONS
 
@@ -128,6 +130,36 @@ def test_values_that_arcface_torch_takes_otherwise(load: Any) -> None:
         "configs/run.py: momentum = 0.5 counts here; arcface_torch trains with 0.9 regardless.",
     ):
         assert expected in config.notes
+
+
+TRANSFORMERS = {
+    "vit_t_dp005_mask0": False, "vit_s_dp005_mask_0": False, "vit_b_dp005_mask_005": True,
+    "vit_l_dp005_mask_005": True, "vit_h": True, "vit_t": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "recomputed"), TRANSFORMERS.items())
+def test_configs_of_transformers_load_with_the_registries(load: Any, network: str, recomputed: bool) -> None:
+    lines = (
+        f"config.network = {network!r}",
+        "config.optimizer = 'adamw'",
+        "config.lr = 0.001",
+        "config.verbose = 2000",
+    )
+    load(*lines)
+    config = load_config("configs/run", heads=HEADS, backbones=BACKBONES)
+    assert (config.network, config.optimizer, config.gradient_checkpointing) == (network, "adamw", recomputed)
+    said = (
+        f"configs/run.py: gradient_checkpointing = True, since arcface_torch always recomputes the blocks of {network}."
+    )
+    assert (said in config.notes) == recomputed
+    assert not load(*lines, "config.gradient_checkpointing = False").gradient_checkpointing
+
+
+def test_a_network_of_arcface_torch_that_is_not_here_is_answered(load: Any) -> None:
+    load("config.network = 'r2060'")
+    with pytest.raises(ConfigError, match=r"^configs/run\.py: network 'r2060' is not among those here\."):
+        load_config("configs/run", heads=HEADS, backbones=BACKBONES)
 
 
 def test_stated_decay_is_kept(load: Any) -> None:
