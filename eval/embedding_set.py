@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.npz_arrays import read_npz
 from eval.parquet_embeddings import read_parquet, write_parquet
 from utils.errors import DataError
 from utils.files import whole_file
 
 UNKNOWN = -1
 SUFFIXES = (".npz", ".parquet")
+_ARRAYS = ("embeddings", "names", "labels", "identities", "detector_scores", "about")
 
 
 class EmbeddingSetError(DataError):
@@ -65,7 +67,7 @@ def save_embedding_set(path: str | Path, embedding_set: EmbeddingSet) -> None:
 
     .npz holds the attributes under their names, `about` as JSON text. Parquet has a row per embedding: name, identity
     (null where unknown), detector_score (null where none), embedding (a list of D float32); `about` is in the file's
-    metadata under "marginface".
+    metadata under "marginface". Arrays that are memory maps are written block by block, without being read whole.
 
     Raises:
         EmbeddingSetError: another suffix. ParquetError: Parquet without pyarrow.
@@ -75,9 +77,7 @@ def save_embedding_set(path: str | Path, embedding_set: EmbeddingSet) -> None:
     about = json.dumps(embedding_set.about)
     with whole_file(target) as stream:
         if target.suffix == ".parquet":
-            known = embedding_set.identities
-            identities = [None if label == UNKNOWN else str(known[label]) for label in embedding_set.labels.tolist()]
-            names = [str(name) for name in embedding_set.names]
+            names, identities = _Texts(embedding_set.names), _Identities(embedding_set)
             write_parquet(stream, embedding_set.embeddings, names, identities, embedding_set.detector_scores, about)
             return
         np.savez(
@@ -102,17 +102,47 @@ def load_embedding_set(path: str | Path) -> EmbeddingSet:
     if not source.is_file():
         raise EmbeddingSetError(f"{source}: no such file; `python -m tools.embed` writes one")
     try:
-        return _from_arrays(read_parquet(source) if source.suffix == ".parquet" else _read_npz(source))
+        if source.suffix == ".parquet":
+            return _from_arrays(read_parquet(source), [])
+        return _from_arrays(*read_npz(source, _ARRAYS))
     except DataError as error:
         raise error.within(str(source)) from None
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise EmbeddingSetError(f"{path}: not a .npz that numpy wrote, or cut short: {error}") from None
+class _Texts(Sequence[str]):
+    """Names as Python texts, made when asked for."""
+
+    def __init__(self, names: NDArray[np.str_]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return np.asarray(self._names[index]).tolist()
+
+
+class _Identities(Sequence[str | None]):
+    """Identities by embedding, made when asked for; None where unknown."""
+
+    def __init__(self, embedding_set: EmbeddingSet) -> None:
+        self._labels, self._known = embedding_set.labels, embedding_set.identities
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @overload
+    def __getitem__(self, index: int) -> str | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str | None]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str | None] | None:
+        if isinstance(index, slice):
+            return [None if label == UNKNOWN else str(self._known[label]) for label in self._labels[index].tolist()]
+        return self[index : index + 1][0]
 
 
 def _require_suffix(path: Path) -> None:
@@ -120,32 +150,54 @@ def _require_suffix(path: Path) -> None:
         raise EmbeddingSetError(f"{path}: embeddings are kept in {' or '.join(SUFFIXES)}; got {path.suffix!r}")
 
 
-def _from_arrays(arrays: dict[str, NDArray[Any]]) -> EmbeddingSet:
+def _from_arrays(arrays: dict[str, NDArray[Any]], described: list[str]) -> EmbeddingSet:
     embeddings = arrays.get("embeddings")
     if embeddings is None or embeddings.ndim != 2 or embeddings.dtype.kind != "f":
-        there = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "nothing"
-        raise EmbeddingSetError(f"`embeddings` must be floats (N, D); the file holds {there}")
+        raise EmbeddingSetError(
+            f"`embeddings` must be floats (N, D); the file holds {', '.join(described) or 'nothing'}"
+        )
     count = len(embeddings)
-    names = arrays.get("names", np.array([str(index) for index in range(count)], dtype=np.str_))
+    names = arrays.get("names")
+    if names is None:
+        names = np.array([str(index) for index in range(count)], dtype=np.str_)
     labels = arrays.get("labels", np.full(count, UNKNOWN))
-    if names.dtype.kind != "U" or labels.dtype.kind not in "iu":
-        raise EmbeddingSetError(f"names must be text and labels whole numbers; they are {names.dtype}, {labels.dtype}")
-    highest = int(labels.max(initial=UNKNOWN))
+    scores = arrays.get("detector_scores", np.full(count, np.nan))
+    if names.dtype.kind != "U" or labels.dtype.kind not in "iu" or scores.dtype.kind != "f":
+        raise EmbeddingSetError(
+            f"names must be text, labels whole numbers and detector scores floats; they are {names.dtype}, "
+            f"{labels.dtype}, {scores.dtype}"
+        )
+    if not names.shape == labels.shape == scores.shape == (count,):
+        raise EmbeddingSetError(
+            f"{count} embeddings with names of shape {names.shape}, {len(labels) if labels.ndim else 0} labels of "
+            f"{labels.shape}, detector scores of {scores.shape}: one of each is needed for every row"
+        )
+    highest = int(labels.max(initial=0)) if labels.dtype.kind == "u" else int(labels.max(initial=UNKNOWN))
     identities = arrays.get("identities")
     if identities is None:
         if highest > 10 * count + 1000:  # the labels are numbers of other things, and would be as many names
             raise EmbeddingSetError(f"labels reach {highest} for {count} embeddings; give `identities` beside them")
         identities = np.array([str(index) for index in range(highest + 1)], dtype=np.str_)
-    scores = arrays.get("detector_scores", np.full(count, np.nan))
-    try:
-        about = json.loads(str(arrays["about"])) if "about" in arrays else {}
-    except (ValueError, RecursionError):
-        about = {}
+    if identities.dtype.kind != "U" or identities.ndim != 1:
+        raise EmbeddingSetError(f"identities must be a list of texts; they are {identities.dtype} {identities.shape}")
+    if count and highest >= max(1, len(identities)):  # before numbers beyond int64 are made ones that fit
+        raise EmbeddingSetError(
+            f"labels lie in {labels.min()} .. {highest}, {len(identities)} identities allow -1 .. {len(identities) - 1}"
+        )
     return EmbeddingSet(
         np.ascontiguousarray(embeddings, dtype=np.float32),
         names,
-        labels.astype(np.int64),
-        identities.astype(np.str_),
-        scores.astype(np.float32),
-        about if isinstance(about, dict) else {},
+        labels.astype(np.int64, copy=False),
+        identities,
+        scores.astype(np.float32, copy=False),
+        _about(arrays.get("about")),
     )
+
+
+def _about(text: NDArray[Any] | None) -> dict[str, Any]:
+    """Anything but a JSON object is nothing: how a set was made is told, not relied upon."""
+    try:
+        about = json.loads(str(text)) if text is not None and text.dtype.kind == "U" and text.ndim == 0 else {}
+    except (ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from utils.recordio import RecordReader
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 UNKNOWN = -1
+MAX_IMAGE_BYTES = 1 << 29  # of an encoded image; 100 million pixels take 300 MB in a BMP
 _HELP = (
     "give a folder of images (a sub-folder per identity, or none), a list (.txt: one `path` or `path<TAB>identity` a "
     "line; .lst: `key<TAB>label<TAB>path`), a .rec file or a folder with train.rec, or one image"
@@ -61,7 +63,7 @@ class ImageSet:
             identity = self.identities[self.labels[index]] if self.labels[index] != UNKNOWN else ""
             digest.update(f"{name}\0{identity}\n".encode("utf-8", "surrogateescape"))
         for path in self.sources:
-            digest.update(path.read_bytes())
+            digest.update(read_image_file(path))
         if isinstance(self.images, RecordImages):
             self.images.hash_into(digest)
         return digest.hexdigest()
@@ -95,6 +97,23 @@ def open_image_set(location: str | Path, *, image_format: ImageFormat | None = F
     raise ImageSetError(f"{path}: neither an image ({', '.join(IMAGE_SUFFIXES)}), a list nor a record set; {_HELP}")
 
 
+def read_image_file(path: Path) -> bytes:
+    """The bytes of an image file; a list may name pipes and devices, whose reading never ends.
+
+    Raises:
+        ImageSetError: no ordinary file, one that cannot be read, or one larger than any image that is decoded.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageSetError(f"{path}: is no ordinary file")
+        if status.st_size > MAX_IMAGE_BYTES:
+            raise ImageSetError(f"{path}: {status.st_size} bytes; up to {MAX_IMAGE_BYTES} are read as one image")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageSetError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 class FileImages(Sequence[NDArray[np.uint8]]):
     """Image files, each read and decoded when asked for."""
 
@@ -106,10 +125,9 @@ class FileImages(Sequence[NDArray[np.uint8]]):
 
     def __getitem__(self, index: Any) -> Any:
         path = self.paths[index]
+        data = read_image_file(path)
         try:
-            return decode_image(path.read_bytes(), self._format)
-        except OSError as error:
-            raise ImageSetError(f"{path}: cannot be read: {error.strerror or error}") from None
+            return decode_image(data, self._format)
         except DataError as error:
             raise error.within(str(path)) from None
 
@@ -156,7 +174,13 @@ class _RecordNames(Sequence[str]):
 def _open_folder(folder: Path, image_format: ImageFormat | None) -> ImageSet:
     files: list[str] = []
     identities: list[str] = []
+    walked: set[tuple[int, int]] = set()  # a link to a folder above would be followed for ever
     for home, folders, names in os.walk(folder, followlinks=True):
+        status = Path(home).stat()
+        if (status.st_dev, status.st_ino) in walked:
+            folders.clear()
+            continue
+        walked.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(home).relative_to(folder)
         for name in sorted(names):
@@ -171,7 +195,7 @@ def _open_folder(folder: Path, image_format: ImageFormat | None) -> ImageSet:
 def _open_list(path: Path, image_format: ImageFormat | None) -> ImageSet:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ImageSetError(f"{path}: the list cannot be read: {error}") from None
     files: list[str] = []
     identities: list[str] = []

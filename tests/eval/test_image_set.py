@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,33 @@ def test_images_that_cannot_be_used_name_their_file(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageSetError, match="no image in it"):
         open_image_set(tmp_path / "empty")
+
+
+def test_pipes_and_devices_do_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "list.txt").write_text("pipe.jpg\n/dev/zero\n")
+    images = open_image_set(tmp_path / "list.txt")
+    for index in (0, 1):
+        with pytest.raises(ImageSetError, match="is no ordinary file"):
+            images.images[index]
+    with pytest.raises(ImageSetError, match="is no ordinary file"):
+        images.sha256()
+    with pytest.raises(ImageSetError, match="no image in it"):
+        open_image_set(tmp_path)  # a pipe in a folder is no image
+
+
+def test_a_link_to_a_folder_above_is_walked_once(tmp_path):
+    write(tmp_path / "a" / "1.jpg")
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    write(tmp_path / "elsewhere" / "2.jpg")
+    (tmp_path / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    names = list(open_image_set(tmp_path).names)
+    assert "a/1.jpg" in names
+    assert len(names) == 2
+
+
+def test_files_larger_than_any_image_are_not_read(tmp_path):
+    with (tmp_path / "a.jpg").open("wb") as stream:
+        stream.truncate(1 << 40)  # sparse: no byte is on the disk
+    with pytest.raises(ImageSetError, match="1099511627776 bytes; up to 536870912 are read"):
+        open_image_set(tmp_path).images[0]

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from tests.fuzz.data_targets import DATA_TARGETS
+from tests.fuzz.face_targets import FACE_TARGETS
 from tests.fuzz.gallery_targets import GALLERY_TARGETS
 from tests.fuzz.guard import Guard
 from tests.fuzz.loop import Fuzzer
@@ -18,6 +19,7 @@ from tests.fuzz.run_targets import RUN_TARGETS
 from tests.fuzz.user_targets import USER_TARGETS
 
 _EVERY = (*DATA_TARGETS, *USER_TARGETS, *RUN_TARGETS, *PAIR_FORMAT_TARGETS, *GALLERY_TARGETS, *REPORT_TARGETS)
+_EVERY += tuple(FACE_TARGETS)
 TARGETS = {target.name: target for target in _EVERY}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.image_set import read_image_file
 from tools.alignment.detector import DETECT_SIZE, MIN_SCORE, Face, FaceDetector
 from tools.alignment.landmarks import Landmarks
 from tools.alignment.template import LandmarkError, crop_face, similarity_transform
@@ -19,7 +20,6 @@ from utils.images import decode_image
 
 CHOICES = ("largest", "central", "only")
 MISSES = ("unreadable", "no face", "too small", "several faces", "no landmarks", "unusable landmarks")
-MAX_BYTES = 1 << 29  # of an encoded photograph; the largest that is decoded takes 300 MB raw
 
 
 @dataclass(frozen=True)
@@ -161,15 +161,7 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
         MissError: unreadable: no file, no image, damaged, or beyond the limits of bytes and pixels.
     """
     try:
-        if not path.is_file():
-            raise MissError("unreadable", f"{path} is no file, or is not there")
-        if path.stat().st_size > MAX_BYTES:
-            raise MissError("unreadable", f"{path.stat().st_size} bytes; up to {MAX_BYTES} are read")
-        return decode_image(path.read_bytes())
-    except OSError as error:
-        raise MissError("unreadable", str(error.strerror or error)) from None
-    except MissError:
-        raise
+        return decode_image(read_image_file(path))
     except DataError as error:
         raise MissError("unreadable", str(error)) from None
 

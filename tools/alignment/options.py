@@ -1,4 +1,4 @@
-"""The options of alignment that align, embed and compare share, and how they are told. No pixels here."""
+"""The options that align, embed and compare share, and how they are told. No pixels here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eval.embedder import CHECKPOINTS
 from tools.alignment.aligner import CHOICES, AlignOptions
 from tools.alignment.detector import DETECT_SIZE, MIN_SCORE, DetectorError
 from utils.files import sha256_of
@@ -31,6 +32,24 @@ def add_align_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refine", action=argparse.BooleanOptionalAction, default=True, help="find the points again in an upright crop"
     )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Adds how a model embeds, as eval.verification has it."""
+    parser.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, default=True, help="add the mirrored image's embedding"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--network", help="backbone name, where the weights do not tell")
+    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="best", help="which one of a run folder")
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
 
 
 def align_options(options: argparse.Namespace) -> AlignOptions:
