@@ -129,11 +129,16 @@ def _figure(pair: HardPair) -> str:
         alt = escape(f"{place} image of pair {pair.pair}{f': {name}' if name else ''}")
         code = base64.b64encode(data).decode("ascii")
         images += f'<img alt="{alt}" width="112" height="112" src="data:image/jpeg;base64,{code}">'
-    names = "<br>".join(escape(name) for name in pair.names if name)
+    names = "<br>".join(_breakable(name) for name in pair.names if name)
     return (
         f'<figure class="pair"><div>{images}</div><figcaption><b>cosine {pair.cosine:.3f}</b><br>pair {pair.pair}'
         f"{f'<br>{names}' if names else ''}</figcaption></figure>"
     )
+
+
+def _breakable(name: str) -> str:
+    """A file's name, which may go on in the next line behind / and _ before it does so anywhere."""
+    return escape(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
 
 
 def _is_wrong(found: ScoredSet) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ NUM_PAIRS = 240  # enough different ones for a TAR at FAR 0.1
 @cache
 def pairs_of_runs() -> PairSet:
     """The set that made-up runs were verified on."""
-    return memory_pairs(NUM_PAIRS)
+    names = [f"Somebody_{index // 2}/Somebody_With_A_Name_{index:04d}.jpg" for index in range(2 * NUM_PAIRS)]
+    return replace(memory_pairs(NUM_PAIRS), names=names)
 
 
 def noisy_result(pair_set: PairSet, noise: float, seed: int = 0) -> PairResult:

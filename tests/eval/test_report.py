@@ -35,6 +35,7 @@ def test_the_page_holds_everything(run: Path) -> None:
     ):
         assert wanted in page.text, wanted
     assert f'title="{SHA}"' in page.source
+    assert re.search(r"<br>Somebody_<wbr>\d+/<wbr>Somebody_<wbr>With_<wbr>A_<wbr>Name_<wbr>\d+\.jpg<br>", page.source)
     assert "Loss scale" not in page.text, "1 throughout: nothing was scaled"
     assert sorted(path.name for path in run.iterdir() if "partial" in path.name) == []
 
