@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sources.base import SourceError
+from tools.record_commands.colours import WORDS, ColourCheck
+from tools.record_commands.image_kinds import suffix_of
+from tools.record_commands.set_pictures import contact_sheet, draw_histogram, write_png
 from utils.errors import DataError
 from utils.images import decode_image
 from utils.recordio import RecordError, RecordReader
 
 _SHOWN = 20  # damaged records listed one by one; the rest are counted
+_RELEASED = 1 << 13  # records after which the map is let go: its pages count as this process's memory
 
 
 @dataclass
@@ -35,6 +38,9 @@ class Report:
     images_per_identity: dict[str, float] = field(default_factory=dict)
     empty_identities: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
+    formats: dict[str, int] = field(default_factory=dict)
+    colours: dict[str, object] = field(default_factory=dict)
+    pictures: list[str] = field(default_factory=list)
     decoded: int = 0
     damaged_records: int = 0
     damage: list[str] = field(default_factory=list)
@@ -51,15 +57,17 @@ class Report:
         return asdict(self)
 
 
-def inspect_set(path: Path, *, decode: int) -> Report:
+def inspect_set(rec: Path, *, decode: int, sheet: Path | None = None, histogram: Path | None = None) -> Report:
     """Reads a whole set: framing and labels of every record, pixels of `decode` images (all where negative).
 
-    Raises:
-        SourceError: no .rec there. Damage is reported, not raised.
+    Damage is reported, not raised.
+
+    Args:
+        rec: the .rec file.
+        decode: how many images to decode.
+        sheet: where to draw some images, as PNG.
+        histogram: where to draw how many images the identities have.
     """
-    rec = path / "train.rec" if path.is_dir() else path
-    if not rec.is_file():
-        raise SourceError(f"{rec}: no such file; give a folder that holds train.rec, or a .rec file")
     report = Report(str(rec), bytes=rec.stat().st_size)
     try:
         reader = RecordReader(rec)
@@ -73,8 +81,15 @@ def inspect_set(path: Path, *, decode: int) -> Report:
         if reader.layout == "insightface" and not (rec.parent / "property").is_file():
             report.notes.append("no property file: classes come from the set header, the size from the first image")
         sound = _check_records(reader, report)
-        _count_identities(reader, report, sound)
+        labels = _labels(reader, sound)
+        counts = _count_identities(reader, report, sound, labels)
         _decode_some(reader, report, sound, decode)
+        if len(sound) and sheet is not None:
+            write_png(contact_sheet(reader, sound, labels), sheet)
+            report.pictures.append(str(sheet))
+        if len(sound) and histogram is not None:
+            draw_histogram(counts, histogram)
+            report.pictures.append(str(histogram))
     return report
 
 
@@ -85,11 +100,14 @@ def _check_records(reader: RecordReader, report: Report) -> np.ndarray:
     except RecordError as error:
         report.add_damage(str(error))
         return np.empty(0, dtype=np.int64)
-    offsets = np.array([reader.offset(key) for key in reader.keys.tolist()], dtype=np.int64)
+    offsets = reader.offsets(reader.keys)
     is_image = np.isin(reader.keys, reader.image_keys)
     sound: list[int] = []
     expected = 0
-    for row in tqdm(np.argsort(offsets, kind="stable").tolist(), unit=" records", desc="inspect", disable=None):
+    order = np.argsort(offsets, kind="stable").tolist()
+    for number, row in enumerate(tqdm(order, unit=" records", desc="inspect", disable=None)):
+        if number % _RELEASED == _RELEASED - 1:
+            reader.close()
         key, offset = int(reader.keys[row]), int(offsets[row])
         if offset != expected:
             relation = "belong to no record" if offset > expected else "belong to two records"
@@ -107,11 +125,20 @@ def _check_records(reader: RecordReader, report: Report) -> np.ndarray:
     return np.sort(np.array(sound, dtype=np.int64))
 
 
-def _count_identities(reader: RecordReader, report: Report, sound: np.ndarray) -> None:
-    """Images per identity, from the labels of the sound images themselves."""
+def _labels(reader: RecordReader, keys: np.ndarray) -> np.ndarray:
+    """Labels of sound images, int64 (K,)."""
+    labels = np.empty(len(keys), dtype=np.int64)
+    for start in range(0, len(keys), _RELEASED):
+        labels[start : start + _RELEASED] = reader.labels(keys[start : start + _RELEASED])
+        reader.close()
+    return labels
+
+
+def _count_identities(reader: RecordReader, report: Report, sound: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Images per identity, int64 (C,), from the labels of the sound images themselves."""
+    counts = np.bincount(labels, minlength=report.classes)
     if not len(sound):
-        return
-    counts = np.bincount(reader.labels(sound).astype(np.int64), minlength=report.classes)
+        return counts
     present = counts[counts > 0]
     report.empty_identities = int((counts == 0).sum())
     report.images_per_identity = {
@@ -122,6 +149,7 @@ def _count_identities(reader: RecordReader, report: Report, sound: np.ndarray) -
     }
     if not report.damage and not np.array_equal(reader.class_counts(), counts):
         report.notes.append("the identity records disagree with the labels of the images; the labels count")
+    return counts
 
 
 def _decode_some(reader: RecordReader, report: Report, sound: np.ndarray, decode: int) -> None:
@@ -129,14 +157,22 @@ def _decode_some(reader: RecordReader, report: Report, sound: np.ndarray, decode
     number = len(sound) if decode < 0 else min(decode, len(sound))
     chosen = sound[np.linspace(0, len(sound) - 1, number).astype(np.int64)] if number else sound[:0]
     sizes: Counter[str] = Counter()
-    for key in tqdm(chosen.tolist(), unit=" images", desc="decode", disable=None):
+    formats: Counter[str] = Counter()
+    colours = ColourCheck()
+    for place, key in enumerate(tqdm(chosen.tolist(), unit=" images", desc="decode", disable=None)):
+        if place % _RELEASED == _RELEASED - 1:
+            reader.close()
         try:
-            image = decode_image(reader.sample(key)[1])
+            payload = reader.sample(key)[1]
+            image = decode_image(payload)
         except DataError as error:
             report.add_damage(f"{reader.path}, record {key}, byte {reader.offset(key)}: {error}")
             continue
         sizes[f"{image.shape[0]}x{image.shape[1]}"] += 1
-    report.decoded, report.sizes = number, dict(sizes.most_common())
+        formats[suffix_of(payload)[1:]] += 1
+        colours.add(key, image)
+    report.decoded, report.sizes, report.formats = number, dict(sizes.most_common()), dict(formats.most_common())
+    report.colours = colours.to_dict() if number else {}
     stated = reader.image_size
     if len(sizes) > 1:
         report.add_damage(f"images of different sizes: {report.sizes}; training needs one size")
@@ -144,25 +180,33 @@ def _decode_some(reader: RecordReader, report: Report, sound: np.ndarray, decode
         report.add_damage(f"the property file says {stated[0]}x{stated[1]}, the images are {next(iter(sizes))}")
 
 
-def print_report(report: Report) -> None:
+def report_text(report: Report) -> str:
     """The report for people."""
-    print(f"{report.path}: {report.bytes:,} bytes, layout {report.layout}")
-    print(f"  records     {report.records:,}")
-    print(f"  images      {report.images:,}")
     empty = f", {report.empty_identities:,} without an image" if report.empty_identities else ""
-    print(f"  identities  {report.classes:,}{empty}")
+    lines = [
+        f"{report.path}: {report.bytes:,} bytes, layout {report.layout}",
+        f"  records     {report.records:,}",
+        f"  images      {report.images:,}",
+        f"  identities  {report.classes:,}{empty}",
+    ]
     if report.images_per_identity:
-        print("  per identity " + ", ".join(f"{name} {value:g}" for name, value in report.images_per_identity.items()))
+        figures = ", ".join(f"{name} {value:g}" for name, value in report.images_per_identity.items())
+        lines.append(f"  per identity {figures}")
     if report.sizes:
         sizes = ", ".join(f"{size} ({count:,})" for size, count in report.sizes.items())
-        print(f"  sizes       {sizes}, from {report.decoded:,} decoded images")
-    for note in report.notes[:_SHOWN]:
-        print(f"  note: {note}")
+        lines.append(f"  sizes       {sizes}, from {report.decoded:,} decoded images")
+        lines.append("  formats     " + ", ".join(f"{kind} ({count:,})" for kind, count in report.formats.items()))
+        lines.append(f"  colours     {WORDS[str(report.colours['verdict'])]}")
+        lines.append(
+            f"              {report.colours['coloured']} coloured, of them {report.colours['redder_than_blue']} redder "
+            f"than blue in the middle; {report.colours['grey']} grey"
+        )
+    lines += [f"  wrote {path}" for path in report.pictures]
+    lines += [f"  note: {note}" for note in report.notes[:_SHOWN]]
     if not report.damage:
-        print("  no damage found")
-        return
-    print(f"  DAMAGE in {report.damaged_records:,} places:")
-    for line in report.damage:
-        print(f"    {line}")
+        return "\n".join([*lines, "  no damage found"])
+    lines.append(f"  DAMAGE in {report.damaged_records:,} places:")
+    lines += [f"    {line}" for line in report.damage]
     if report.damaged_records > len(report.damage):
-        print(f"    ... and {report.damaged_records - len(report.damage):,} more")
+        lines.append(f"    ... and {report.damaged_records - len(report.damage):,} more")
+    return "\n".join(lines)

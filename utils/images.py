@@ -16,6 +16,7 @@ _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 # OpenCV before 4.10 cannot hand out RGB itself; the conversion costs a second pass over the pixels.
 _DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _COLOR = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
+_QUALITY = {"jpg": cv2.IMWRITE_JPEG_QUALITY, "png": None, "webp": cv2.IMWRITE_WEBP_QUALITY}
 MAX_PIXELS = 100_000_000  # of an image whose size nobody has promised; 300 MB decoded
 
 
@@ -138,14 +139,31 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
     Raises:
         ImageError: on another type or shape, or a quality outside 1 to 100.
     """
+    return encode_image(image, "jpg", quality)
+
+
+def encode_image(image: np.ndarray, kind: str, quality: int = 95) -> bytes:
+    """Encodes an image.
+
+    Args:
+        image: uint8 (H, W, 3) in RGB order, or (H, W, 1).
+        kind: "jpg", "png" (keeps every pixel) or "webp".
+        quality: 1 to 100; of jpg and webp.
+
+    Raises:
+        ImageError: on another kind, type or shape, or a quality outside 1 to 100.
+    """
+    if kind not in _QUALITY:
+        raise ImageError(f"cannot encode as {kind!r}; there are {', '.join(_QUALITY)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
         raise ImageError(f"cannot encode {image.dtype} {image.shape}: give uint8 (H, W, 3) RGB or (H, W, 1)")
     if not 1 <= quality <= 100:
         raise ImageError(f"JPEG quality {quality} is not in 1 .. 100")
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[2] == 3 else np.ascontiguousarray(image)
-    encoded, buffer = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    setting = _QUALITY[kind]
+    encoded, buffer = cv2.imencode(f".{kind}", pixels, [] if setting is None else [setting, quality])
     if not encoded:
-        raise ImageError(f"OpenCV could not encode an image of shape {image.shape} as JPEG")
+        raise ImageError(f"OpenCV could not encode an image of shape {image.shape} as {kind}")
     return buffer.tobytes()
 
 

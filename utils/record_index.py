@@ -1,15 +1,17 @@
-"""Where records are: reading .idx, and rebuilding it from the .rec alone. No labels and no images here."""
+"""Where records are: reading and writing .idx, and rebuilding it from the .rec alone. No labels, no images."""
 
 from __future__ import annotations
 
 from array import array
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from utils.record_framing import HEADER, RecordError, padded, unpack_header, walk_parts
+from utils.record_framing import HEADER, PART_PREFIX, RecordError, padded, unpack_header, walk_parts
 
 _BLOCK = 1 << 24  # bytes of .idx parsed at once: 17 million lines never exist as Python objects
+_WRITTEN = 1 << 16  # lines written at once
 _TAB, _NEWLINE = 9, 10
 _MAX_DIGITS = 18  # of an int64
 
@@ -95,6 +97,31 @@ def _refuse_duplicates(keys: np.ndarray, path: Path) -> None:
         )
 
 
+def require_offsets_inside(offsets: np.ndarray, keys: np.ndarray, size: int, index_path: Path, rec: Path) -> None:
+    """Raises RecordError where an offset is no place for a record in a .rec of `size` bytes."""
+    wrong = np.flatnonzero((offsets % 4 != 0) | (offsets + PART_PREFIX.size > size))
+    if len(wrong):
+        key, offset = int(keys[wrong[0]]), int(offsets[wrong[0]])
+        problem = "is no multiple of 4" if offset % 4 else f"lies beyond the .rec, which has {size} bytes"
+        reason = f"line {wrong[0] + 1} of {index_path} points here, which {problem}"
+        raise RecordError(rec, key, offset, f"{reason}: the .idx is another .rec's, or the .rec is truncated")
+
+
+def write_index(stream: BinaryIO, keys: np.ndarray, offsets: np.ndarray) -> None:
+    """Writes `key<TAB>offset` lines, int64 (R,) each, in the order given."""
+    for start in range(0, len(keys), _WRITTEN):
+        stop = start + _WRITTEN
+        pairs = zip(keys[start:stop].tolist(), offsets[start:stop].tolist(), strict=True)
+        stream.write(b"".join([b"%d\t%d\n" % pair for pair in pairs]))
+
+
+def choose_keys(ids: np.ndarray | None, count: int) -> np.ndarray:
+    """Keys for records whose index is lost, int64 (count,): their ids where they differ, else 0, 1, ..."""
+    if ids is None or len(np.unique(ids)) != count:
+        return np.arange(count, dtype=np.int64)
+    return ids
+
+
 def scan_records(data: memoryview, path: str) -> tuple[np.ndarray, np.ndarray]:
     """Finds every record by walking the file from its first byte; the time is that of touching each record once.
 
@@ -116,19 +143,16 @@ def scan_records(data: memoryview, path: str) -> tuple[np.ndarray, np.ndarray]:
             if first_start < 0:
                 first_start, first_length = start, length
         if have_ids:
-            record_id = _header_id(data[first_start : first_start + first_length])
+            record_id = header_id(data[first_start : first_start + first_length])
             have_ids = record_id is not None
             ids.append(-1 if record_id is None else record_id)
         offsets.append(offset)
         offset = start + padded(length)
     found = np.array(offsets, dtype=np.int64)
-    keys = np.array(ids, dtype=np.int64)
-    if not have_ids or len(np.unique(keys)) != len(keys):
-        keys = np.arange(len(found), dtype=np.int64)
-    return keys, found
+    return choose_keys(np.array(ids, dtype=np.int64) if have_ids else None, len(found)), found
 
 
-def _header_id(first_part: memoryview) -> int | None:
+def header_id(first_part: memoryview) -> int | None:
     """The id in a record's header; None where the bytes cannot be a header (or are cut by a magic inside it)."""
     if len(first_part) < HEADER.size:
         return None

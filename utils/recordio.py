@@ -24,7 +24,7 @@ from utils.record_framing import (
     pack_record,
     unpack_header,
 )
-from utils.record_index import read_index, scan_records
+from utils.record_index import read_index, require_offsets_inside, scan_records
 from utils.record_layout import SetLayout, find_layout
 from utils.record_writer import RecordWriter
 
@@ -59,7 +59,7 @@ class RecordReader:
         if idx is not None or index_path.exists():
             self.index_path: Path | None = index_path
             self.keys, self._offsets = read_index(index_path)
-            self._require_offsets_inside(index_path)
+            require_offsets_inside(self._offsets, self.keys, self._size, index_path, self.path)
         else:
             self.index_path = None
             self.keys, self._offsets = scan_records(self._data, str(self.path))
@@ -75,14 +75,6 @@ class RecordReader:
             self._size = size
             # An empty file cannot be mapped; it reads as a set without records.
             self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
-
-    def _require_offsets_inside(self, index_path: Path) -> None:
-        wrong = np.flatnonzero((self._offsets % 4 != 0) | (self._offsets + PART_PREFIX.size > self._size))
-        if len(wrong):
-            key, offset = int(self.keys[wrong[0]]), int(self._offsets[wrong[0]])
-            problem = "is no multiple of 4" if offset % 4 else f"lies beyond the .rec, which has {self._size} bytes"
-            reason = f"line {wrong[0] + 1} of {index_path} points here, which {problem}"
-            raise RecordError(self.path, key, offset, f"{reason}: the .idx is another .rec's, or the .rec is truncated")
 
     def _prepare_lookup(self) -> None:
         count = len(self.keys)
@@ -115,6 +107,10 @@ class RecordReader:
         if self._consecutive and 0 <= key - self._first_key < len(self.keys):
             return int(self._offsets[key - self._first_key])
         return int(self._offsets[self.rows([key])[0]])
+
+    def offsets(self, keys: np.ndarray) -> np.ndarray:
+        """Where many records begin, int64 of the same length; KeyError for an unknown key."""
+        return self._offsets[self.rows(keys)]
 
     @property
     def layout(self) -> str:

@@ -1,0 +1,1 @@
+"""What `python -m tools.records` can do, one command per file; each has `add` (its options) and `run` (its work)."""
