@@ -23,7 +23,12 @@ def test_a_stream_reads_what_the_reader_reads(
     monkeypatch.setattr(record_stream, "_PLANNED", 17)
     rec = write_set(tmp_path, awkward_records(80))
     keys = np.arange(80)
-    chosen = {"file": keys, "reversed": keys[::-1], "random": np.random.default_rng(1).permutation(80), "some": keys[::3]}
+    chosen = {
+        "file": keys,
+        "reversed": keys[::-1],
+        "random": np.random.default_rng(1).permutation(80),
+        "some": keys[::3],
+    }
     with RecordReader(rec) as reader, RecordStream(reader) as stream:
         found = [(key, bytes(body)) for key, body in stream.bodies(chosen[order])]
         assert found == [(key, reader.read(key)) for key in chosen[order].tolist()]
@@ -32,7 +37,7 @@ def test_a_stream_reads_what_the_reader_reads(
 
 
 def test_damage_is_told_with_its_byte_in_the_file(tmp_path: Path) -> None:
-    rec = write_set(tmp_path, {key: b"x" * 40 for key in range(5)})
+    rec = write_set(tmp_path, dict.fromkeys(range(5), b"x" * 40))
     with RecordReader(rec) as reader:
         offset = reader.offset(3)
     data = bytearray(rec.read_bytes())
@@ -63,5 +68,5 @@ def test_labels_come_from_identity_records_or_headers(tmp_path: Path) -> None:
     with RecordReader(rec) as reader:
         assert image_labels(reader).tolist() == [3, 1, 2, 1]
     (tmp_path / "property").write_text("3,16,16")
-    with RecordReader(rec) as reader, pytest.raises(RecordError, match="label 3 is not a whole number in 0 .. 2"):
+    with RecordReader(rec) as reader, pytest.raises(RecordError, match="label 3 is not a whole number in 0"):
         image_labels(reader)

@@ -14,7 +14,7 @@ import numpy as np
 from sources.base import SourceError
 from tools.record_commands.in_order import counted
 from tools.record_commands.joined import JoinedImages, image_size_of
-from tools.record_commands.options import add_command, open_set, prepare_output, rec_file, release_output
+from tools.record_commands.options import add_command, check_output, open_set, prepare_output, rec_file, release_output
 from utils.command_line import Outcome
 from utils.files import write_text_whole
 from utils.record_names import identity_names, names_beside
@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> Outcome:
     if len({source.resolve() for source in sources}) < len(sources):
         raise SourceError("a set is named twice; its images would be in the new set twice")
     output: Path = options.output
+    check_output(output, overwrite=options.overwrite, sources=sources)
     with ExitStack() as stack:
         readers = [stack.enter_context(open_set(source)) for source in sources]
         sizes = [image_size_of(reader) for reader in readers]

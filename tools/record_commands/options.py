@@ -9,7 +9,7 @@ from typing import Any
 
 from sources.base import SourceError
 from utils.command_line import Outcome, add_json, examples_text
-from utils.files import lock_folder
+from utils.files import lock_folder, remove_partial
 from utils.recordio import RecordReader
 
 _UNITS = {"k": 10, "m": 20, "g": 30}
@@ -116,14 +116,11 @@ def open_set(location: Path) -> RecordReader:
     return reader
 
 
-def prepare_output(output: Path, *, overwrite: bool, sources: Sequence[Path] = ()) -> Any:
-    """Makes the folder that a set is written to.
-
-    Returns:
-        What keeps other processes out of it; see `release_output`.
+def check_output(output: Path, *, overwrite: bool, sources: Sequence[Path] = ()) -> None:
+    """Refuses, before the work begins, a place where a set cannot be written.
 
     Raises:
-        SourceError: a set is there already, it is a source's folder, or somebody else is writing there.
+        SourceError: a set is there already, it is a source's folder, or a file.
     """
     for source in sources:
         if output.resolve() == source.resolve().parent:
@@ -132,9 +129,23 @@ def prepare_output(output: Path, *, overwrite: bool, sources: Sequence[Path] = (
         raise SourceError(f"{output}: is a file; name a folder to write to")
     if (output / "train.rec").exists() and not overwrite:
         raise SourceError(f"{output}/train.rec is already there: choose another folder, or add --overwrite")
+
+
+def prepare_output(output: Path, *, overwrite: bool, sources: Sequence[Path] = ()) -> Any:
+    """Makes the folder that a set is written to, and takes away what killed writers have left in it.
+
+    Returns:
+        What keeps other processes out of it; see `release_output`.
+
+    Raises:
+        SourceError: as check_output, or somebody else is writing there.
+    """
+    check_output(output, overwrite=overwrite, sources=sources)
     output.mkdir(parents=True, exist_ok=True)
     try:
-        return lock_folder(output)
+        lock = lock_folder(output)
+        remove_partial(output)
+        return lock
     except BlockingIOError:
         raise SourceError(
             f"{output}: another process is writing there; wait for it, or choose another folder"

@@ -30,7 +30,7 @@ from tools.record_commands.options import (
 )
 from utils.command_line import Outcome, say
 from utils.errors import DataError
-from utils.files import remove_partial, write_text_whole
+from utils.files import write_text_whole
 from utils.images import decode_image, encode_image
 from utils.record_set import WrittenPart, write_record_set
 
@@ -109,9 +109,9 @@ def run(options: argparse.Namespace) -> Outcome:
         options.reencode, options.format, options.quality,
     )  # fmt: skip
     output: Path = options.output
-    lock = prepare_output(output, overwrite=options.overwrite)
+    is_unfinished = (output / PROGRESS).is_file() and not (output / "property").is_file()
+    lock = prepare_output(output, overwrite=options.overwrite or is_unfinished)
     try:
-        remove_partial(output)
         continued = pack(images, output, treatment, options.threads)
     except (Exception, KeyboardInterrupt) as error:
         if (output / PROGRESS).is_file():

@@ -13,6 +13,7 @@ from tools.record_commands.joined import JoinedImages, image_size_of
 from tools.record_commands.options import (
     add_command,
     add_output,
+    check_output,
     count,
     open_set,
     prepare_output,
@@ -60,6 +61,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> Outcome:
     """Writes the subset."""
     source, output = rec_file(options.set), options.output
+    check_output(output, overwrite=options.overwrite, sources=[source])
     with open_set(source) as reader:
         keys, labels = reader.image_keys, image_labels(reader)
         by_identity = options.by == "identity"

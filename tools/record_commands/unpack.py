@@ -16,7 +16,7 @@ from tools.record_commands.image_kinds import suffix_of
 from tools.record_commands.in_order import counted
 from tools.record_commands.options import add_command, open_set
 from utils.command_line import Outcome
-from utils.files import sync_folder, whole_file, write_text_whole
+from utils.files import remove_partial, sync_folder, whole_file, write_text_whole
 from utils.record_names import RecordNames, identity_names, names_beside
 from utils.record_stream import RecordStream, image_labels
 from utils.recordio import RecordError, RecordReader
@@ -133,6 +133,7 @@ def _begin(reader: RecordReader, partial: Path, named: bool) -> None:
         found = (partial / _STAMP).read_text() if (partial / _STAMP).is_file() else ""
         if found != stamp:
             raise SourceError(f"{partial} is left from unpacking another set, or this one before it changed: remove it")
+        remove_partial(partial)
         return
     partial.mkdir()
     write_text_whole(stamp, partial / _STAMP)

@@ -38,17 +38,18 @@ def killed(work: Callable[[], object]) -> None:
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-class KillAt:
-    """Wraps a function; its `number`-th call kills the process at once, as kill -9 does."""
+def kill_at(function: Callable, number: int) -> Callable:
+    """The function, but its `number`-th call kills the process at once, as kill -9 does."""
+    left = number
 
-    def __init__(self, function: Callable, number: int) -> None:
-        self.function, self.left = function, number
-
-    def __call__(self, *arguments: object, **named: object) -> object:
-        self.left -= 1
-        if self.left == 0:
+    def counted(*arguments: object, **named: object) -> object:
+        nonlocal left
+        left -= 1
+        if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.function(*arguments, **named)
+        return function(*arguments, **named)
+
+    return counted
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from sources import open_source
 from tests.records import make_image_folder, picture
-from tests.tools.record_commands.runs import KillAt, contents, facts, killed, run
+from tests.tools.record_commands.runs import contents, facts, kill_at, killed, run
 from tools.record_commands import pack
 from utils import record_set
 from utils.images import decode_image, encode_jpeg
@@ -25,7 +25,7 @@ def saves_always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pack_killed(monkeypatch: pytest.MonkeyPatch, images: Path, output: Path, target: tuple, number: int) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(*target, KillAt(getattr(*target), number))
+        patch.setattr(*target, kill_at(getattr(*target), number))
         killed(lambda: run("pack", images, output))
 
 
@@ -35,8 +35,8 @@ def pack_killed(monkeypatch: pytest.MonkeyPatch, images: Path, output: Path, tar
     [
         ((RecordWriter, "write"), 6),  # between a save and the next image
         ((pack, "write_text_whole"), 5),  # synced, but not noted
-        ((pack.os, "fstat"), 12),  # ahead, in a reading thread
-        ((record_set.os, "replace"), 11),  # among the last renames
+        ((pack.os, "fstat"), 8),  # ahead, in a reading thread
+        ((RecordWriter, "close"), 1),  # everything written, nothing renamed
     ],
 )
 def test_a_killed_run_is_continued_to_the_same_bytes(
@@ -50,6 +50,17 @@ def test_a_killed_run_is_continued_to_the_same_bytes(
     found = facts(capsys, "pack", images, output)
     assert contents(output) == contents(tmp_path / "whole")
     assert found["continued_after"] >= 3 or target[1] == "fstat"
+
+
+@pytest.mark.usefixtures("saves_always")
+@pytest.mark.parametrize("number", [11, 12, 13, 14])
+def test_killed_among_the_last_renames(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_image_folder(tmp_path / "images", [3, 1, 4, 2])
+    assert run("pack", images, tmp_path / "whole") == 0
+    pack_killed(monkeypatch, images, tmp_path / "set", (record_set.os, "replace"), number)  # 10 are of the saves
+    assert "property" not in contents(tmp_path / "set")
+    assert run("pack", images, tmp_path / "set") == 0
+    assert contents(tmp_path / "set") == contents(tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("saves_always")
