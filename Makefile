@@ -4,11 +4,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint bench clean
+.PHONY: help quickstart test test-mxnet lint bench clean
 
 help:
 	@echo "make quickstart   data, 2-rank training, verification, ONNX: a few minutes on a CPU"
 	@echo "make test         everything CI runs: ruff, mypy, pytest"
+	@echo "make test-mxnet   record files against MXNet 1.9.1 itself, in .venv-mxnet (a download of 60 MB)"
 	@echo "make lint         ruff and mypy only"
 	@echo "make bench        all benchmarks, half an hour: docs/benchmarks.md; beside ARCFACE_TORCH=DIR where that is set"
 	@echo "make clean        remove .venv and caches; data/ and work_dirs/ stay"
@@ -18,6 +19,9 @@ quickstart: $(VENV)/.run
 
 test: lint
 	$(RUN) -m pytest
+
+test-mxnet: $(VENV)/.dev $(VENV)-mxnet/.run
+	MXNET_PYTHON=$(VENV)-mxnet/bin/python $(RUN) -m pytest tests/mxnet_peer
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff check .
@@ -43,7 +47,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.report
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-mxnet .mypy_cache .ruff_cache .pytest_cache
 
 # A stamp is written only after pip succeeded, so an interrupted installation is taken up again.
 $(VENV)/.run: requirements.txt | $(VENV)/bin/pip
@@ -53,6 +57,12 @@ $(VENV)/.run: requirements.txt | $(VENV)/bin/pip
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/pip
 	$(RUN) -m pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
+
+# MXNet is retired and cannot live beside numpy 2.
+$(VENV)-mxnet/.run: | $(VENV)/bin/pip
+	$(PYTHON) -m venv $(VENV)-mxnet
+	$(VENV)-mxnet/bin/python -m pip install --disable-pip-version-check mxnet==1.9.1 numpy==1.23.5
+	@touch $@
 
 $(VENV)/bin/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found. Debian, Ubuntu: sudo apt install python3 python3-venv"; exit 1; }
