@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from eval.bin_files import read_bin, write_bin
-from eval.pair_lists import parse_pair_list
-from eval.pairs import MAX_FOLDS, load_bin
+from eval.pair_formats.pair_list import MAX_FOLDS, blocks
+from eval.pair_formats.reading import read_pair_list
+from eval.pairs import load_bin
 from sources.base import SourceError
 from tools.record_commands.image_kinds import suffix_of
 from tools.record_commands.in_order import counted
@@ -35,7 +36,7 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "bin", "images and a pair list -> insightface's .bin, and back", EXAMPLES, run)
     parser.add_argument("source", type=Path, help="folder of images (with --pairs), or a .bin file")
     parser.add_argument("output", type=Path, help="the .bin file to write, or the folder for images and pairs.txt")
-    parser.add_argument("--pairs", type=Path, help="list of pairs: LFW's format, or two lines a pair (`A/1.jpg`)")
+    parser.add_argument("--pairs", type=Path, help="list of pairs, in any format that eval.verification reads")
     parser.add_argument("--size", type=size, help="resize images to SIZE or HEIGHTxWIDTH; readers of .bin want 112x112")
     parser.add_argument("--quality", type=quality, default=95, help="JPEG quality of resized images (default 95)")
     parser.add_argument("--overwrite", action="store_true", help="replace a .bin file that is already there")
@@ -61,7 +62,8 @@ def run(options: argparse.Namespace) -> Outcome:
 def make_bin(images: Path, pairs: Path, output: Path, size: tuple[int, int] | None, quality: int) -> Outcome:
     """Writes the pairs of a list as a `.bin`; images that have the right size keep their bytes.
 
-    An image in several pairs is in the file once, and memory holds each image once.
+    An image in several pairs is in the file once, and memory holds each image once. A `.bin` has no folds, readers make
+    ten blocks of it: pairs are written fold after fold, so that folds of equal size stay what they are.
 
     Raises:
         PairError: the list does not parse.
@@ -70,25 +72,35 @@ def make_bin(images: Path, pairs: Path, output: Path, size: tuple[int, int] | No
     """
     if not output.parent.is_dir():
         raise SourceError(f"{output.parent}: no such folder; make it first")
-    entries, num_folds = parse_pair_list(pairs, MAX_FOLDS)
+    listed_pairs = read_pair_list(pairs)
+    order = np.argsort(listed_pairs.folds, kind="stable")
+    is_same, folds = listed_pairs.is_same[order], listed_pairs.folds[order]
+    listed = [listed_pairs.images[2 * pair + side] for pair in order.tolist() for side in (0, 1)]
     treatment = Treatment(size or (FACE.height, FACE.width), size is not None, quality=quality)
     loaded: dict[str, bytes] = {}
-    listed = [image for _, pair in entries for image in pair]
-    for line, file in counted(listed, len(listed), "bin"):
-        if file not in loaded:
-            path = images / file
+    for image in counted(listed, len(listed), "bin"):
+        if image.file not in loaded:
+            path = images / image.file
             try:
+                if path.exists() and not path.is_file():  # a pipe would never end
+                    raise SourceError(f"{pairs}: line {image.line}: {path} is no file")
                 data = path.read_bytes()
             except OSError as error:
-                raise SourceError(f"{pairs}: line {line}: {path} cannot be read: {error.strerror or error}") from None
-            loaded[file] = treatment(data, path)
-    is_same = [same for same, _ in entries]
-    write_bin(output, [loaded[file] for _, file in listed], is_same)
-    words = [f"{output}: {len(entries)} pairs ({sum(is_same)} same) of {len(loaded)} images"]
-    if num_folds != min(MAX_FOLDS, len(entries)):
-        words.append(f"note: the list has {num_folds} folds; a .bin has none, and readers make {MAX_FOLDS} of it")
+                raise SourceError(
+                    f"{pairs}: line {image.line}: {path} cannot be read: {error.strerror or error}"
+                ) from None
+            loaded[image.file] = treatment(data, path)
+    write_bin(output, [loaded[image.file] for image in listed], is_same)
+    num_same = int(is_same.sum())
+    words = [f"{output}: {len(is_same)} pairs ({num_same} same) of {len(loaded)} images"]
+    keeps_folds = bool((folds == blocks(len(folds))).all())
+    if not keeps_folds:
+        words.append(f"note: the list's folds are lost; a .bin has none, and readers make {MAX_FOLDS} equal ones of it")
     digest = load_bin(output).data_sha256
-    facts = {"bin": output, "pairs": len(entries), "same": sum(is_same), "images": len(loaded), "sha256": digest}
+    facts = {
+        "bin": output, "pairs": len(is_same), "same": num_same, "images": len(loaded), "keeps_folds": keeps_folds,
+        "sha256": digest,
+    }  # fmt: skip
     return Outcome("\n".join([*words, f"SHA-256 {digest}"]), facts)
 
 

@@ -13,6 +13,7 @@ from sources.base import SourceError
 from sources.folder import list_identities
 
 _MAX_CLASSES = 1 << 24  # labels are float32 in a record
+_GAPS_PER_IMAGE = 10
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ def _from_list(location: Path, root: Path | None) -> ImageList:
         numbers = np.array([float(text) for text in listed.identities], dtype=np.float64)
         if numbers.max() >= _MAX_CLASSES:
             raise SourceError(f"{location}: label {numbers.max():.0f}; labels are below {_MAX_CLASSES}, being float32")
+        allowed = _GAPS_PER_IMAGE * len(labels) + 1000
+        if numbers.max() > allowed:
+            raise SourceError(
+                f"{location}: label {numbers.max():.0f} with {len(labels)} images: nearly all would be empty. "
+                f"Up to {allowed} is taken; number the labels from 0, or write names into a .txt (path, identity)"
+            )
         labels = numbers.astype(np.int64)[labels]
     files: list[list[str]] = [[] for _ in range(int(labels.max()) + 1)]
     for label, name in zip(labels.tolist(), listed.names, strict=True):

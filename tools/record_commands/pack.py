@@ -181,7 +181,7 @@ def _interrupted(output: Path, images: ImageList, treatment: Treatment) -> tuple
         content = json.loads((output / PROGRESS).read_bytes())
         part = WrittenPart(**content["written"])
         plausible = 0 < part.images <= len(images) and content["treatment"] == json.loads(json.dumps(asdict(treatment)))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # another's file, or one cut short
         return None, fresh
     listing = hashlib.sha256()
     try:

@@ -146,6 +146,7 @@ def test_a_list_with_numbers_keeps_them(tmp_path: Path, capsys: pytest.CaptureFi
     [
         ("list.txt", "person_00/000.jpg\n", "nothing says who is on person_00/000.jpg"),
         ("list.lst", "1\t99999999\tperson_00/000.jpg\n", "labels are below 16777216"),
+        ("list.lst", "1\t9999\tperson_00/000.jpg\n", "label 9999 with 1 images: nearly all would be empty"),
         ("list.csv", "x", "a list ends in .lst"),
         ("list.txt", "no.jpg\tann\n", "no.jpg: cannot be read: No such file"),
     ],
