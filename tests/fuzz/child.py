@@ -14,12 +14,13 @@ from tests.fuzz.gallery_targets import GALLERY_TARGETS
 from tests.fuzz.guard import Guard
 from tests.fuzz.loop import Fuzzer
 from tests.fuzz.pair_format_targets import PAIR_FORMAT_TARGETS
+from tests.fuzz.record_targets import RECORD_TARGETS
 from tests.fuzz.report_targets import REPORT_TARGETS
 from tests.fuzz.run_targets import RUN_TARGETS
 from tests.fuzz.user_targets import USER_TARGETS
 
 _EVERY = (*DATA_TARGETS, *USER_TARGETS, *RUN_TARGETS, *PAIR_FORMAT_TARGETS, *GALLERY_TARGETS, *REPORT_TARGETS)
-_EVERY += tuple(FACE_TARGETS)
+_EVERY += (*FACE_TARGETS, *RECORD_TARGETS)
 TARGETS = {target.name: target for target in _EVERY}
 
 
