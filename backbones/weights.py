@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from backbones.registry import BACKBONES
+from utils.safetensors_files import SUFFIX, SafetensorsError, read_safetensors
 from utils.torch_files import TorchFileError, check_torch_file
 
 Shape = tuple[int | str, ...]  # a string names a dimension that the caller chooses
@@ -37,13 +38,13 @@ def strip_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a backbone's state dict from a ``model.pt``, a ``backbone.pth`` or an arcface_torch training checkpoint.
+    """Read a backbone's state dict: ``model.pt``, ``backbone.pth``, an arcface_torch checkpoint, ``.safetensors``.
 
     Only tensors and plain containers are unpickled, so a downloaded file cannot run code; sizes that the file
     announces are compared with what it holds before torch reads it.
 
     Args:
-        path: the file, as ``torch.save`` wrote it.
+        path: the file, as ``torch.save`` or safetensors wrote it; the suffix ``.safetensors`` says which.
 
     Returns:
         key -> tensor on the CPU, without the prefixes of wrappers.
@@ -56,6 +57,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         what = "is a folder, not a weights file" if path.is_dir() else "does not exist"
         beside = sorted(p.name for p in (path if path.is_dir() else path.parent).glob("*.pt*"))
         raise WeightsError(f"{path}: {what}; weights there: {', '.join(beside) or 'none'}")
+    if path.suffix == SUFFIX:
+        return _from_safetensors(path)
     try:
         with path.open("rb") as stream:
             check_torch_file(stream, path.stat().st_size)
@@ -78,6 +81,16 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path}: needs a state dict (name -> tensor), but these entries are none: {', '.join(strange[:5])}"
         )
     return strip_prefixes(loaded)
+
+
+def _from_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = read_safetensors(path)
+    except SafetensorsError as error:
+        raise WeightsError(str(error)) from error
+    if not tensors:
+        raise WeightsError(f"{path}: holds no tensor, needs a backbone's state dict")
+    return strip_prefixes(tensors)
 
 
 def infer_backbone(state_dict: Mapping[str, Tensor], network: str | None = None) -> tuple[str, dict[str, int]]:

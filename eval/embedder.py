@@ -12,18 +12,38 @@ import torch
 from torch import Tensor, nn
 
 from backbones import backbone_info, build_backbone, infer_backbone, load_weights
-from utils.images import FACE, to_model_input
+from backbones.registry import INSTALLED
+from eval.model_metadata import (
+    EMBEDDING_SIZE,
+    IN_CHANNELS,
+    NETWORK,
+    EmbedderError,
+    require_our_pixels,
+    whole_number,
+)
+from eval.onnx_embedder import OnnxEmbedder
+from utils.images import FACE, ImageFormat, to_model_input
+from utils.safetensors_files import SUFFIX, read_safetensors_metadata
 
-# uint8 (B, H, W, C) on any device -> float32 (B, D), not normalised, on the embedder's device
+__all__ = [
+    "CHECKPOINTS",
+    "Embedder",
+    "EmbedderError",
+    "ModuleEmbedder",
+    "OnnxEmbedder",
+    "evaluating",
+    "find_weights",
+    "load_embedder",
+    "load_module",
+    "unwrap",
+]
+
+# uint8 (B, H, W, C) on any device -> float32 (B, D) on the embedder's device; not normalised, unless a file does so
 Embedder = Callable[[Tensor], Tensor]
 
 CHECKPOINTS = ("best", "last")
 _WEIGHTS = {"best": "best.pt", "last": "model.pt"}
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class EmbedderError(ValueError):
-    """A model that cannot be loaded or used as an embedder; the text says what was found and what is needed."""
 
 
 class ModuleEmbedder:
@@ -34,14 +54,23 @@ class ModuleEmbedder:
             through: the first would talk to the other ranks once a batch, the second compile once more.
         device: where the images go; the model is expected to be there.
         precision: "fp32", "bf16" or "fp16".
+        image_format: what an image looks like; faces unless a net for other images is looked at.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device | str = "cpu", precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        *,
+        image_format: ImageFormat = FACE,
+    ) -> None:
         if precision not in _AUTOCAST:
             raise EmbedderError(f"unknown precision {precision!r}; allowed: {', '.join(_AUTOCAST)}")
         self.model = unwrap(model)
         self.device = torch.device(device)
         self._dtype = _AUTOCAST[precision]
+        self._format = image_format
         # images in the layout of the kernels: the other way round every convolution would copy them first
         kernels = [p for p in self.model.parameters() if p.ndim == 4 and not p.is_contiguous()]
         self._channels_last = any(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
@@ -49,45 +78,11 @@ class ModuleEmbedder:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (B, 112, 112, 3) RGB -> float32 (B, D)."""
-        pixels = to_model_input(images.to(self.device, non_blocking=True), channels_last=self._channels_last)
+        given = images.to(self.device, non_blocking=True)
+        pixels = to_model_input(given, self._format, channels_last=self._channels_last)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             embeddings: Tensor = self.model(pixels)
         return embeddings.float()
-
-
-class OnnxEmbedder:
-    """An ONNX file behind the same normalisation, run by onnxruntime; other normalisations than ours are refused."""
-
-    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        import onnxruntime
-
-        wanted = ["CUDAExecutionProvider"] if torch.device(device).type == "cuda" else []
-        available = onnxruntime.get_available_providers()
-        providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in available]
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), providers=providers)
-        except Exception as error:  # onnxruntime's own exception classes are private
-            raise EmbedderError(f"{path}: onnxruntime cannot load it: {error}") from error
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            found = ", ".join(f"{i.name} {i.shape}" for i in inputs)
-            raise EmbedderError(f"{path}: needs one input (batch, 3, 112, 112); it has {found}")
-        self._input = inputs[0]
-        _check_onnx_metadata(path, self._session.get_modelmeta().custom_metadata_map)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, 112, 112, 3) RGB -> float32 (B, D) on the CPU."""
-        pixels = to_model_input(images.cpu()).numpy()
-        batch = self._input.shape[0]
-        # a file exported for one batch size only takes exactly that many images
-        step = batch if isinstance(batch, int) and batch > 0 else len(pixels)
-        parts = []
-        for start in range(0, len(pixels), step):
-            chunk = torch.from_numpy(pixels[start : start + step])
-            padded = torch.cat([chunk, chunk.new_zeros(step - len(chunk), *chunk.shape[1:])])
-            output = self._session.run(None, {self._input.name: padded.numpy()})[0]
-            parts.append(torch.from_numpy(output)[: len(chunk)].flatten(1))
-        return torch.cat(parts).float()
 
 
 def load_embedder(
@@ -101,15 +96,17 @@ def load_embedder(
     """Load a model by what its path is.
 
     Args:
-        path: a run folder, `model.pt`, `backbone.pth` (also those that arcface_torch publishes) or `model.onnx`.
-        network: backbone name; None reads it from the `config.json` in the run folder or beside the weights, or tells
-            it from the weights' names and shapes.
+        path: a run folder, `model.pt`, `backbone.pth` (also those that arcface_torch publishes), `model.safetensors`
+            or `model.onnx`.
+        network: backbone name; None reads it from the metadata of a `.safetensors` file, from the `config.json` in the
+            run folder or beside the weights, or tells it from the weights' names and shapes.
         device: where it runs. Ignored by ONNX where onnxruntime has no such provider.
         checkpoint: for a run folder, "best" (falls back to "last" while nothing has been verified) or "last".
         precision: "fp32", "bf16" or "fp16"; ONNX runs as exported.
 
     Returns:
-        uint8 (B, 112, 112, 3) RGB tensor -> float32 (B, D) tensor, not normalised.
+        uint8 (B, 112, 112, 3) RGB tensor -> float32 (B, D) tensor, not normalised unless an ONNX file does it itself
+        (`OnnxEmbedder.is_normalized`).
 
     Raises:
         EmbedderError: no such model, or weights that do not fit the network.
@@ -136,7 +133,7 @@ def find_weights(path: str | Path, checkpoint: str = "best") -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise EmbedderError(f"{path}: no such model; give a run folder, model.pt, backbone.pth or model.onnx")
+        raise EmbedderError(f"{path}: no such model; give a run folder, model.pt, backbone.pth, .safetensors or .onnx")
     for name in (_WEIGHTS[checkpoint], _WEIGHTS["last"]):
         if (path / name).is_file():
             return path / name
@@ -148,21 +145,27 @@ def load_module(weights: Path, *, network: str | None = None) -> nn.Module:
     """Build the backbone that a weights file belongs to, on the CPU, in eval mode.
 
     Args:
-        weights: a state dict that `torch.save` wrote.
-        network: backbone name; None reads `config.json` beside the weights, or tells it from the weights.
+        weights: a state dict that `torch.save` wrote, or a `.safetensors` file.
+        network: backbone name; None reads the file's metadata or `config.json` beside it, or tells it from the weights.
 
     Raises:
         EmbedderError: the weights do not fit that network. backbones.WeightsError: unreadable, or no network fits.
     """
     state = load_weights(weights)
-    config = _config_beside(weights)
-    name = network or config.get("network")
+    metadata = read_safetensors_metadata(weights) if weights.suffix == SUFFIX else {}
+    require_our_pixels(str(weights), metadata)
+    name = network or metadata.get(NETWORK) or _config_beside(weights).get("network")
     options: dict[str, Any]
     if name is None:
         name, options = infer_backbone(state)
+    elif weights.suffix == SUFFIX:
+        options = _named_options(state, metadata, weights, name)
     else:
         options = _options(state, weights)
-    model = build_backbone(name, **options)
+    try:
+        model = build_backbone(name, **options)
+    except ValueError as error:  # an unknown name, or an option that it does not have
+        raise EmbedderError(f"{weights}: {error}") from error
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -209,20 +212,18 @@ def _options(state: dict[str, Tensor], weights: Path) -> dict[str, Any]:
     return {"embedding_size": int(vectors[-1].shape[0]), "in_channels": int(kernels[0].shape[1])}
 
 
-def _check_onnx_metadata(path: Path, metadata: dict[str, str]) -> None:
-    """Refuse a file whose preprocessing is not ours; a file that says nothing is taken as arcface_torch's export is."""
-    expected = {"color_order": "RGB", "mean": FACE.mean, "std": FACE.std}
-    for key, wanted in expected.items():
-        if key not in metadata:
-            continue
-        got = metadata[key]
-        same = got.upper() == wanted if isinstance(wanted, str) else _numbers(got) == {wanted}
-        if not same:
-            raise EmbedderError(f"{path}: its metadata says {key} = {got}; images are given as {key} = {wanted}")
+def _named_options(state: dict[str, Tensor], metadata: dict[str, str], weights: Path, name: str) -> dict[str, Any]:
+    """The same for a file that keeps its tensors in an order of its own, so that none is known to be the last.
 
-
-def _numbers(text: str) -> set[float]:
-    try:
-        return {float(word) for word in text.strip("[]() ").replace(",", " ").split()}
-    except (ValueError, RecursionError):
-        return set()
+    What the metadata announces is believed only where a tensor in the file has that size: a net is built from it.
+    """
+    if not name.startswith(tuple(INSTALLED)):
+        return {**infer_backbone(state, name)[1]}
+    sizes = {key: whole_number(str(weights), metadata, key) for key in (EMBEDDING_SIZE, IN_CHANNELS)}
+    there = {size for value in state.values() if value.numel() for size in value.shape}
+    if not all(size in there for size in sizes.values()):
+        raise EmbedderError(
+            f"{weights}: to build {name!r} its metadata must say {EMBEDDING_SIZE} and {IN_CHANNELS} as its tensors "
+            f"have them; it says {sizes}"
+        )
+    return sizes

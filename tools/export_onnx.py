@@ -1,242 +1,222 @@
-"""Backbone weights -> one checked ONNX file; everything about the graph and its metadata, nothing about training.
+"""Command line: backbone weights -> a checked file for other programs. The work is done in tools/export/.
 
-Usage: python -m tools.export_onnx RUN_DIR [--out FILE] [--checkpoint best|last] [--opset N]
+Usage: python -m tools.export_onnx RUN_DIR [--input uint8-nhwc] [--normalize] [--precision fp16|int8] [--out FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import re
-import subprocess
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
-from backbones import BackboneInfo, backbone_info
-from eval.embedder import CHECKPOINTS, find_weights, load_module
+from backbones import WeightsError, backbone_info
+from eval.embedder import CHECKPOINTS, EmbedderError, OnnxEmbedder, find_weights, load_module
+from eval.image_set import open_image_set
+from eval.pairs import PairSet, load_pairs
+from tools.export import words
+from tools.export.metadata import describe, origin
+from tools.export.metadata import words as described
+from tools.export.onnx_file import build, check, in_turn, write
+from tools.export.parity import PairParity, evenly_spaced, on_pairs, random_images
+from tools.export.safetensors_file import export_safetensors
+from tools.export.throughput import BASELINE, BATCHES, Speed, compare_speeds
+from tools.export.variant import (
+    DEFAULT_OPSET,
+    FLOAT32,
+    FP32,
+    INPUTS,
+    INT8,
+    OPSETS,
+    PRECISIONS,
+    WORST_COSINES,
+    DisagreementError,
+    ExportError,
+    Variant,
+    image_format,
+    require_cosine,
+)
+from utils.command_line import FOUND, Outcome, command_parser, run_command, say
+from utils.errors import DataError
 from utils.images import FACE
 
-ROOT = Path(__file__).resolve().parent.parent
-INPUT, OUTPUT = "images", "embeddings"
-CHECKED_BATCHES = (1, 3, 32)
-# Of the largest embedding value. onnxruntime folds batch norms into convolutions, which moves a
-# deep net's output by a few 1e-6; a wrong layer moves it by more than 1e-2.
-TOLERANCE = 1e-4
-DEFAULT_OPSET = 20
-OPSETS = range(18, 24)  # what the exporter writes by itself; an older one would be translated, which often fails
-
-
-class ExportError(ValueError):
-    """A model that could not be exported, or whose ONNX file does not give what PyTorch gives."""
+ONNX, SAFETENSORS = "onnx", "safetensors"
+_EXPECTED = (DataError, EmbedderError, WeightsError, OSError)
+_EXAMPLES = (
+    "python -m tools.export_onnx work_dirs/mine",
+    "python -m tools.export_onnx work_dirs/mine --input uint8-nhwc --normalize --data data --targets lfw",
+    "python -m tools.export_onnx work_dirs/mine --precision int8 --calibrate data/faces_small --throughput",
+    "python -m tools.export_onnx work_dirs/mine --format safetensors",
+    "python -m tools.export_onnx --describe work_dirs/mine/model.onnx",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export, check, print; returns 0, or 1 with a message on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export_onnx",
-        description="Write a backbone as one ONNX file with a dynamic batch and check it against PyTorch.",
+    """Export, check, print; returns 0, 1 where the file did not agree with PyTorch, 2 where nothing could be done."""
+    options = _parser().parse_args(arguments)
+
+    def work() -> Outcome:
+        if options.describe is not None:
+            facts = describe(options.describe)
+            return Outcome(described(facts), facts)
+        try:
+            return _export(options)
+        except DisagreementError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return Outcome("", {"error": str(error)}, FOUND)
+
+    return run_command(options, work, _EXPECTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "python -m tools.export_onnx",
+        "Write a backbone as one ONNX file with a dynamic batch, or as .safetensors, checked against PyTorch.",
+        _EXAMPLES,
     )
-    parser.add_argument("model", type=Path, help="a run folder, or a weights file (model.pt, backbone.pth)")
-    parser.add_argument("--out", type=Path, help="the file to write (default: model.onnx beside the weights)")
-    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="best", help="of a run folder (default: best)")
-    parser.add_argument("--network", help="backbone name, where neither config.json nor the weights tell it")
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", type=Path, nargs="?", help="a run folder, or a weights file (model.pt, backbone.pth, .safetensors)")
+    add("--out", type=Path, metavar="FILE", help="default: model.onnx beside the weights; variants carry their names")
+    add("--checkpoint", choices=CHECKPOINTS, default="best", help="of a run folder (default: best)")
+    add("--network", help="backbone name, where neither config.json nor the weights tell it")
+    add("--format", choices=(ONNX, SAFETENSORS), default=ONNX, help="what is written (default: %(default)s)")
+    add("--describe", type=Path, metavar="FILE", help="print what an .onnx or .safetensors file says of itself")
+    graph = parser.add_argument_group("the graph").add_argument
+    graph("--input", choices=INPUTS, default=FLOAT32, help="normalised planes, or pixels (default: %(default)s)")
+    graph("--normalize", action="store_true", help="end with x / ||x||: embeddings of length 1")
+    graph("--precision", choices=PRECISIONS, default=FP32, help="default: %(default)s")
+    graph("--calibrate", type=Path, metavar="IMAGES", help="faces for a static int8 file (folder, list or .rec)")
+    graph("--calibration-images", type=int, default=256, metavar="N", help="of them, evenly spaced (default: 256)")
+    graph(
         "--opset", type=int, default=DEFAULT_OPSET, choices=OPSETS, metavar="N",
         help=f"ONNX operator set, {OPSETS[0]} to {OPSETS[-1]} (default: %(default)s)",
     )  # fmt: skip
-    options = parser.parse_args(arguments)
-    try:
-        weights = find_weights(options.model, options.checkpoint)
-        if weights.suffix == ".onnx":
-            raise ExportError(f"{weights}: is an ONNX file already; give the weights it came from")
-        backbone = load_module(weights, network=options.network)
-        out = options.out or weights.with_name("model.onnx" if options.model.is_dir() else weights.stem + ".onnx")
-        print(f"{weights} -> {out}", flush=True)
-        differences = export(backbone, out, opset=options.opset, extra_metadata={"weights": weights.name})
-    except ValueError as error:  # ExportError, EmbedderError, WeightsError, an unknown network
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    checks = parser.add_argument_group("checks").add_argument
+    checks("--data", metavar="DIR", help="folder of the sets that --targets names, as in eval.verification")
+    checks("--targets", metavar="NAMES", help="comma-separated sets of pairs: parity and change of accuracy on them")
+    checks("--flip", action=argparse.BooleanOptionalAction, default=True, help="embed mirrored images too (default)")
+    checks("--min-cosine", type=float, metavar="X", help=f"worst cosine that passes (defaults: {WORST_COSINES})")
+    checks("--throughput", action="store_true", help="images per second beside PyTorch")
+    checks("--threads", type=int, metavar="N", help="CPU threads of both (default: PyTorch's)")
+    return parser
+
+
+def _export(options: argparse.Namespace) -> Outcome:
+    _require_sense(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    weights = find_weights(options.model, options.checkpoint)
+    if weights.suffix == ".onnx":
+        raise ExportError(f"{weights}: is an ONNX file already; give the weights it came from")
+    # everything is opened before the long work begins
+    pair_sets = [load_pairs(name, options.data or ".") for name in _names(options)]
+    backbone = load_module(weights, network=options.network)
+    out = options.out or weights.with_name(_default_name(options, weights))
+    if out.is_dir() or out.resolve() == weights.resolve():
+        raise ExportError(f"--out {out}: is {'a folder' if out.is_dir() else 'the weights'}; name a file to write")
+    say(options, f"{weights} -> {out}")
+    if options.format == SAFETENSORS:
+        tensors = export_safetensors(backbone, out, extra_metadata=origin(weights))
+        return Outcome(f"{tensors} tensors, {out.stat().st_size / 1e6:.1f} MB, read back bit for bit", describe(out))
+    return _export_onnx(options, weights, backbone, out, pair_sets)
+
+
+def _export_onnx(
+    options: argparse.Namespace, weights: Path, backbone: nn.Module, out: Path, pair_sets: Sequence[PairSet]
+) -> Outcome:
+    """Build, check on random images and on pairs, write, measure."""
     info = backbone_info(backbone)
-    print(
-        f"{info.name}: opset {options.opset}, {out.stat().st_size / 1e6:.1f} MB\n"
-        f"input {INPUT!r} (batch, {info.in_channels}, {info.image_size[0]}, {info.image_size[1]}) float32, "
-        f"(pixel - {FACE.mean}) / {FACE.std}, {color_order(info)}\noutput {OUTPUT!r} (batch, {info.embedding_size})"
-    )
-    for batch, (gap, scale) in differences.items():
-        print(f"batch {batch:3}: max abs difference {gap:.2e}, of the largest value {scale:.2e}: {gap / scale:.1e}")
-    print(f"onnxruntime {onnxruntime.__version__} agrees with PyTorch {torch.__version__} (tolerance {TOLERANCE})")
-    return 0
-
-
-def export(
-    backbone: nn.Module, out: Path, *, opset: int = DEFAULT_OPSET, extra_metadata: Mapping[str, str] | None = None
-) -> dict[int, tuple[float, float]]:
-    """Write ``backbone`` to ``out``, once onnxruntime has been seen to agree with it.
-
-    The graph takes float32 (batch, channels, height, width), already normalised: the layout that arcface_torch's
-    ONNX files take, so that pipelines made for those keep working. The file holds its weights and appears under
-    its name only after the check.
-
-    Args:
-        backbone: what ``build_backbone`` returned; exported in eval mode, its mode is restored.
-        out: the file to write; its folder is made.
-        opset: ONNX operator set.
-        extra_metadata: more entries for ``metadata_props``.
-
-    Returns:
-        For each checked batch size, the largest absolute difference and the largest absolute value.
-
-    Raises:
-        ExportError: the exporter failed, or the outputs differ by more than TOLERANCE.
-    """
-    info = backbone_info(backbone)
-    modes = [(module, module.training) for module in backbone.modules()]
-    partial = out.with_name(out.name + ".partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        backbone.eval()
-        model = to_onnx(backbone, info, opset)
-        onnx.helper.set_model_props(model, {**metadata(info), **(extra_metadata or {})})
-        onnx.save(model, str(partial))
-        differences = compare(backbone, partial, info)
-        require_agreement(differences, out)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
-        for module, training in modes:
-            module.training = training
-    return differences
-
-
-def to_onnx(backbone: nn.Module, info: BackboneInfo, opset: int) -> onnx.ModelProto:
-    """Trace the net into an ONNX model whose batch is a symbolic dimension."""
-    parameter = next(backbone.parameters())
-    example = torch.zeros(2, info.in_channels, *info.image_size, device=parameter.device)
-    try:
-        with quiet_exporter():
-            program = torch.onnx.export(
-                backbone, (example,), dynamo=True, verbose=False, opset_version=opset,
-                input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: torch.export.Dim("batch")},),
-            )  # fmt: skip
-    except Exception as error:  # the exporter's errors share no narrower base
-        raise ExportError(f"{info.name}: torch.onnx.export failed: {error}") from error
-    if program is None:
-        raise ExportError(f"{info.name}: torch.onnx.export returned no program")
-    model: onnx.ModelProto = program.model_proto
-    for value, shape in ((model.graph.input[0], "batch of the input"), (model.graph.output[0], "batch of the output")):
-        if not value.type.tensor_type.shape.dim[0].dim_param:
-            raise ExportError(f"{info.name}: the {shape} became a constant in the graph; it must stay dynamic")
-    return model
-
-
-def metadata(info: BackboneInfo) -> dict[str, str]:
-    """What a user of the file must know to feed it, as ``metadata_props``."""
-    entries = {
-        "input_name": INPUT,
-        "output_name": OUTPUT,
-        "color_order": color_order(info),
-        "layout": "NCHW float32, normalised as (pixel - mean) / std",
-        "mean": str(FACE.mean),
-        "std": str(FACE.std),
-        "image_size": f"{info.image_size[0]}x{info.image_size[1]}",
-        "network": info.name,
-        "embedding_size": str(info.embedding_size),
+    variant = Variant(options.input, options.normalize, options.precision, options.opset)
+    allowed = WORST_COSINES[variant.precision] if options.min_cosine is None else options.min_cosine
+    if (pair_sets or options.calibrate) and image_format(info) != FACE:
+        raise ExportError(f"network {info.name!r} takes other images than faces: leave out --targets and --calibrate")
+    batches, note = _calibration(options)
+    content = build(backbone, variant, calibration=batches, calibration_note=note, extra_metadata=origin(weights))
+    say(options, words.feeding(info, variant, len(content)))
+    found = check(backbone, content, variant, str(out), min_cosine=allowed)
+    backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as load_embedder does
+    parities: list[PairParity] = []
+    speeds: list[Speed] = []
+    with in_turn(backbone) as expected:
+        got = OnnxEmbedder(content, image_format=image_format(info))
+        for pair_set in pair_sets:
+            parity = on_pairs(expected, got, pair_set, is_normalized=variant.is_normalized, flip=options.flip)
+            require_cosine(parity.agreement.worst_cosine, allowed, f"{out} was not written: {pair_set.name}")
+            parities.append(parity)
+        write(out, content)
+        if options.throughput:
+            images = random_images(max(BATCHES), image_format(info))
+            speeds = compare_speeds({BASELINE: expected, "onnxruntime": got}, images)
+    facts = {
+        **describe(out),
+        "min_cosine": allowed,
+        "random_images": {batch: one.to_dict() for batch, one in found.items()},
+        "pairs": {parity.name: parity.to_dict() for parity in parities},
+        "threads": torch.get_num_threads(),
+        "throughput": [speed.to_dict() for speed in speeds],
     }
-    written_by = {"marginface_version": code_version(), "marginface_commit": code_commit()}
-    return {**entries, **{key: value for key, value in written_by.items() if value}}
+    return Outcome(words.outcome(variant, found, parities, speeds, allowed), facts)
 
 
-def color_order(info: BackboneInfo) -> str:
-    """RGB for three channels, GRAY for one."""
-    return "RGB" if info.in_channels == 3 else "GRAY" if info.in_channels == 1 else f"{info.in_channels} channels"
+def _calibration(options: argparse.Namespace) -> tuple[list[NDArray[np.uint8]] | None, str]:
+    """Batches of faces and what they are called; None where none are asked for."""
+    if options.calibrate is None:
+        return None, ""
+    found = open_image_set(options.calibrate)
+    chosen = evenly_spaced(found.images, options.calibration_images)
+    images = [found.images[index] for index in chosen]
+    batches = [np.stack(images[start : start + 32]) for start in range(0, len(images), 32)]
+    return batches, f"calibrated on {len(images)} images of {found.name}"
 
 
-def code_version() -> str | None:
-    """The version in pyproject.toml; None where that file did not come along."""
-    project = ROOT / "pyproject.toml"
-    text = project.read_text(encoding="utf-8") if project.is_file() else ""
-    match = re.search(r'^version = "([^"]+)"', text, re.MULTILINE)
-    return match[1] if match else None
+def _names(options: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in (options.targets or "").split(",") if name.strip()]
 
 
-def code_commit() -> str | None:
-    """The commit of this code, with "-dirty" where it was changed since; None outside a git clone."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+def _default_name(options: argparse.Namespace, weights: Path) -> str:
+    """The plain file is model.onnx beside a run's weights; variants carry what they are in their name."""
+    stem = "model" if options.model.is_dir() else weights.stem
+    if options.format == SAFETENSORS:
+        return f"{stem}.{SAFETENSORS}"
+    parts = [stem]
+    parts += [] if options.input == FLOAT32 else [options.input.split("-")[0]]
+    parts += ["unit"] if options.normalize else []
+    parts += [] if options.precision == FP32 else [options.precision]
+    parts += ["static"] if options.calibrate else []
+    return "_".join(parts) + ".onnx"
 
 
-def compare(backbone: nn.Module, file: Path, info: BackboneInfo) -> dict[int, tuple[float, float]]:
-    """Run the file and the net on the same random images.
-
-    Args:
-        backbone: the net in eval mode.
-        file: the ONNX file.
-        info: of the net.
-
-    Returns:
-        batch size -> (largest absolute difference, largest absolute value of the net's output).
-
-    Raises:
-        ExportError: onnxruntime cannot load or run the file.
-    """
-    generator = torch.Generator().manual_seed(0)
-    device = next(backbone.parameters()).device
-    differences: dict[int, tuple[float, float]] = {}
-    try:
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        for batch in CHECKED_BATCHES:
-            pixels = torch.randint(0, 256, (batch, info.in_channels, *info.image_size), generator=generator)
-            images = (pixels.float() - FACE.mean) / FACE.std
-            with torch.no_grad():
-                expected: Tensor = backbone(images.to(device)).cpu()
-            got: np.ndarray = session.run([OUTPUT], {INPUT: images.numpy()})[0]
-            if got.shape != tuple(expected.shape):
-                raise ExportError(f"{info.name}: batch {batch} came back as {got.shape}, not {tuple(expected.shape)}")
-            gap = (torch.from_numpy(got) - expected).abs().max().item()
-            differences[batch] = (gap, expected.abs().max().item())
-    except ExportError:
-        raise
-    except Exception as error:  # onnxruntime's own exception classes are private
-        raise ExportError(f"{info.name}: onnxruntime cannot run the exported file: {error}") from error
-    return differences
-
-
-def require_agreement(differences: Mapping[int, tuple[float, float]], out: Path) -> None:
-    """Raise ExportError where a batch differs by more than TOLERANCE of the largest value, or is not finite."""
-    for batch, (gap, scale) in differences.items():
-        if not gap <= TOLERANCE * scale:
-            raise ExportError(
-                f"{out} was not written: at batch {batch} onnxruntime differs from PyTorch by {gap:.3e} where the "
-                f"largest value is {scale:.3e}; allowed is {TOLERANCE} of it. Not finite: the weights overflow float32"
-            )
-
-
-@contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """Hide the exporter's remarks about packages that are not installed and about torch's own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+def _require_sense(options: argparse.Namespace) -> None:
+    """Options that would be ignored, or that lack another, are refused."""
+    if options.model is None:
+        raise ExportError("nothing to export: give a run folder or a weights file, or --describe FILE")
+    if options.format == SAFETENSORS:
+        changed = {
+            "--input": options.input != FLOAT32,
+            "--normalize": options.normalize,
+            "--precision": options.precision != FP32,
+            "--opset": options.opset != DEFAULT_OPSET,
+            "--calibrate": options.calibrate,
+            "--targets": options.targets,
+            "--min-cosine": options.min_cosine is not None,
+            "--throughput": options.throughput,
+        }
+        given = [name for name, is_given in changed.items() if is_given]
+        if given:
+            raise ExportError(f"--format {SAFETENSORS} holds weights and no graph: {', '.join(given)} cannot apply")
+    if options.calibrate and options.precision != INT8:
+        raise ExportError(f"--calibrate is for --precision {INT8}; this one is {options.precision}")
+    if options.data and not _names(options):
+        raise ExportError("--data names the folder of sets: add --targets lfw, or IMAGES_DIR:PAIRS.txt")
+    if options.calibration_images < 1 or (options.threads is not None and options.threads < 1):
+        raise ExportError("--calibration-images and --threads must be at least 1")
+    if options.min_cosine is not None and not -1 <= options.min_cosine <= 1:
+        raise ExportError(f"--min-cosine is {options.min_cosine}, a cosine lies in -1 .. 1")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from tests.fuzz.face_targets import FACE_TARGETS
 from tests.fuzz.gallery_targets import GALLERY_TARGETS
 from tests.fuzz.guard import Guard
 from tests.fuzz.loop import Fuzzer
+from tests.fuzz.model_targets import MODEL_TARGETS
 from tests.fuzz.pair_format_targets import PAIR_FORMAT_TARGETS
 from tests.fuzz.record_targets import RECORD_TARGETS
 from tests.fuzz.report_targets import REPORT_TARGETS
@@ -21,6 +22,7 @@ from tests.fuzz.user_targets import USER_TARGETS
 
 _EVERY = (*DATA_TARGETS, *USER_TARGETS, *RUN_TARGETS, *PAIR_FORMAT_TARGETS, *GALLERY_TARGETS, *REPORT_TARGETS)
 _EVERY += (*FACE_TARGETS, *RECORD_TARGETS)
+_EVERY += tuple(MODEL_TARGETS)
 TARGETS = {target.name: target for target in _EVERY}
 
 

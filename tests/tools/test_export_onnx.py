@@ -12,25 +12,17 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
-from backbones import build_backbone
+from eval import verification
 from eval.embedder import load_embedder
+from eval.pairs import write_bin
+from tests.eval.faces import jpeg_pairs
+from tests.tools.export.nets import settled, tiny, traced
 from tools import export_onnx
-from tools.export_onnx import CHECKED_BATCHES, ExportError, export, main
-
-
-def settled(name: str, in_channels: int = 3) -> nn.Module:
-    """A net whose running statistics are those of data, as a trained one's are."""
-    torch.manual_seed(0)
-    net = build_backbone(name, embedding_size=16, in_channels=in_channels)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = 1.0
-    edge = 28 if name == "digits" else 112
-    with torch.no_grad():
-        net(torch.rand(4, in_channels, edge, edge) * 2 - 1)
-    return net
+from tools.export import onnx_file, parity
+from tools.export.onnx_file import export
+from tools.export.parity import CHECKED_BATCHES
+from tools.export_onnx import main
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +85,7 @@ def test_the_file_embeds_photographs_as_the_weights_do(run_folder: Path, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "channels"), [("r18", 3), ("mbf", 3), ("digits", 1)])
 def test_every_family_exports(name: str, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_onnx, "CHECKED_BATCHES", (1, 3))  # tiny, in the tests above, is checked at all three
+    monkeypatch.setattr(parity, "CHECKED_BATCHES", (1, 3))  # tiny, in the tests above, is checked at all three
     net = settled(name, channels)
     assert list(export(net, tmp_path / "model.onnx")) == [1, 3]
     assert net.training, "the mode was not restored"
@@ -117,18 +109,12 @@ def test_a_file_that_disagrees_is_not_written(
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
         return model
 
-    monkeypatch.setattr(export_onnx, "to_onnx", wrong)
+    monkeypatch.setattr(onnx_file, "to_onnx", wrong)
     out = tmp_path / "model.onnx"
     assert main([str(run_folder), "--out", str(out)]) == 1
     message = capsys.readouterr().err
     assert "was not written: at batch 1 onnxruntime differs from PyTorch by" in message
     assert list(tmp_path.iterdir()) == []
-
-
-def test_embeddings_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(ExportError, match="weights overflow float32"):
-        export_onnx.require_agreement({1: (float("nan"), float("nan"))}, Path("model.onnx"))
-    export_onnx.require_agreement({1: (0.0, 0.0)}, Path("model.onnx"))
 
 
 def test_what_cannot_be_exported_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,11 +124,98 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, capsys: pytest.Capture
         ([str(tmp_path)], "best.pt or model.pt"),
         ([str(tmp_path / "model.onnx")], "is an ONNX file already"),
     ):
-        assert main(arguments) == 1
+        assert main(arguments) == 2
         assert message in capsys.readouterr().err
     torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     assert "fit no backbone" in capsys.readouterr().err
     torch.save(settled("digits", in_channels=1).state_dict(), tmp_path / "model.pt")
-    assert main([str(tmp_path), "--network", "r51"]) == 1
+    assert main([str(tmp_path), "--network", "r51"]) == 2
     assert "unknown backbone 'r51'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of the net that is traced once for all tests, and the set small.bin of 24 pairs."""
+    monkeypatch.setattr(onnx_file, "to_onnx", traced)
+    (tmp_path / "run").mkdir()
+    torch.save(tiny().state_dict(), tmp_path / "run" / "model.pt")
+    write_bin(tmp_path / "small.bin", *jpeg_pairs(24))
+    return tmp_path
+
+
+VARIANTS = [
+    ([], "model.onnx"),
+    (["--input", "uint8-nhwc", "--normalize"], "model_uint8_unit.onnx"),
+    (["--precision", "fp16", "--input", "float16-nchw"], "model_float16_fp16.onnx"),
+    (["--precision", "int8"], "model_int8.onnx"),
+    (["--format", "safetensors"], "model.safetensors"),
+]
+
+
+@pytest.mark.parametrize(("options", "name"), VARIANTS)
+def test_verification_takes_every_variant(
+    options: list[str], name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(place / "run"), *options, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["file"] == str(place / "run" / name)
+    assert facts["metadata"]["embedding_size"] == "16"
+    before = torch.get_num_threads()
+    arguments = ["--data", str(place), "--targets", "small", "--device", "cpu", "--out", str(place / "out")]
+    assert verification.main(["--model", facts["file"], *arguments]) == 0
+    torch.set_num_threads(before)
+    results = json.loads((place / "out" / "results.json").read_text())
+    assert results["weights_sha256"] == facts["sha256"]
+    assert results["targets"]["small"]["protocols"]["exact"]["num_same"] == 12
+
+
+def test_parity_and_throughput_as_words_and_json(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_onnx, "compare_speeds", lambda embedders, images: [])
+    command = [str(place / "run"), "--data", str(place), "--targets", "small", "--throughput"]
+    assert main(command) == 0
+    assert "small: accuracy" in (printed := capsys.readouterr().out)
+    assert "on random images, small" in printed
+    assert main([*command, "--precision", "int8", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)["pairs"]["small"]
+    assert found["pairs"] == 24
+    assert 0.99 < found["worst_cosine"] < found["mean_cosine"] < 1
+    assert " images and mirror images, unit embeddings differ by at most" in err
+
+
+def test_a_file_that_fails_on_faces_is_not_written(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Random images pass at this bar, one of the faces does not."""
+    assert main([str(place / "run"), "--precision", "int8", "--json"]) == 0
+    noise = json.loads(capsys.readouterr().out)["random_images"]
+    bar = min(one["worst_cosine"] for one in noise.values())
+    out = place / "new" / "model.onnx"
+    command = [str(place / "run"), "--precision", "int8", "--out", str(out), "--data", str(place), "--targets", "small"]
+    assert main([*command, "--min-cosine", "1"]) == 1
+    assert "model.onnx was not written: random images, batch 1" in capsys.readouterr().err
+    assert main([*command, "--min-cosine", str(bar)]) in (0, 1)
+    done = capsys.readouterr()
+    assert out.exists() is ("error" not in done.err)
+
+
+def test_options_that_cannot_apply_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(place / "run")
+    for arguments, message in (
+        ([], "nothing to export: give a run folder or a weights file"),
+        ([run, "--format", "safetensors", "--normalize", "--opset", "18"], "--normalize, --opset cannot apply"),
+        ([run, "--calibrate", run], "--calibrate is for --precision int8; this one is fp32"),
+        ([run, "--precision", "int8", "--calibrate", run], "no image in it"),
+        ([run, "--data", str(place)], "add --targets lfw"),
+        ([run, "--data", str(place), "--targets", "lfw"], "neither lfw.bin nor lfw/pairs.txt is in"),
+        ([run, "--input", "float16-nchw"], "--input float16-nchw is for --precision fp16"),
+        ([run, "--min-cosine", "2"], "a cosine lies in -1 .. 1"),
+        ([run, "--threads", "0"], "must be at least 1"),
+        ([run, "--out", run], "is a folder; name a file to write"),
+        ([run, "--out", f"{run}/model.pt"], "is the weights; name a file to write"),
+        (["--describe", f"{run}/model.pt"], "--describe takes an .onnx or .safetensors file"),
+    ):
+        assert main(arguments) == 2, message
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in (place / "run").iterdir()) == ["model.pt"]
