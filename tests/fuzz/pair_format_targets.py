@@ -17,7 +17,8 @@ def _list_seeds(_: Path) -> list[bytes]:
     calfw = b"".join(b"P%d_1.jpg %d\nP%d_2.jpg %d\n" % (i, 1 + i // 2, i, 1 + i // 2) for i in range(4))
     calfw += b"".join(b"P%d_1.jpg 0\nP%d_2.jpg 0\n" % (i, (i + 1) % 4) for i in range(4))
     rows = b"a/1.jpg b/2.jpg 1 0\na/1.jpg c/2.jpg 0 1\n"
-    return [calfw, calfw.replace(b" 2", b" 1"), b"m.1\t1\t2\nm.1\t1\tm.2\t3\n", rows, b"a/1.jpg b/2.jpg -1\na/1.jpg a/2.jpg 1\n",
+    agedb = b"a/1.jpg b/2.jpg -1\na/1.jpg a/2.jpg 1\n"
+    return [calfw, calfw.replace(b" 2", b" 1"), b"m.1\t1\t2\nm.1\t1\tm.2\t3\n", rows, agedb,
             b"1 1\nAnn 1 2\nAnn 1 Bob 2\n", b"A/A_1.jpg\nA/A_2.jpg\n"]  # fmt: skip
 
 
