@@ -50,7 +50,7 @@ def verification_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_fars(text: str) -> tuple[float, ...]:
+def parse_fars(text: str, option: str = "--fars") -> tuple[float, ...]:
     """FARs from a comma-separated list, from the largest to the smallest, each once.
 
     Raises:
@@ -61,7 +61,7 @@ def parse_fars(text: str) -> tuple[float, ...]:
     except ValueError:
         fars = []
     if not fars or not all(0 < far < 1 for far in fars):
-        raise VerificationError(f"--fars {text!r}: needs numbers between 0 and 1, such as 1e-2,1e-3")
+        raise VerificationError(f"{option} {text!r}: needs numbers between 0 and 1, such as 1e-2,1e-3")
     return tuple(fars)
 
 

@@ -14,6 +14,7 @@ from eval.pair_formats.layouts import RFW_GROUPS, rfw_name
 from eval.pair_metrics import PairResult
 from eval.pairs import RFW, PairSet
 from eval.roc import impostors_needed
+from eval.thresholds import points_of_pairs
 
 COLUMNS = ("set", "pairs", "accuracy (insightface)", "accuracy (exact)", "AUC", "EER")
 
@@ -44,6 +45,7 @@ def target_summary(
         "seconds": round(seconds, 3),
         "protocols": {result.protocol: result.to_dict() for result in results},
         "unsupported_fars": unsupported_fars(results[0]),
+        "operating_points": points_of_pairs(results[0], pair_set.is_same, pair_set.name),
     }
     if intervals:
         summary["bootstrap"] = {protocol: found.to_dict() for protocol, found in intervals.items()}
