@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -15,7 +16,8 @@ from backbones import build_backbone
 from eval import verification
 from eval.pairs import load_pairs, write_bin
 from eval.saved_scores import read_scores
-from tests.eval.faces import jpeg_pairs, memory_pairs
+from tests.eval.faces import jpeg_pairs, memory_pairs, write_lfw_images
+from tests.eval.pair_folders import write_rfw_lists
 from tests.ranks import REPO_ROOT
 from utils.images import encode_jpeg
 
@@ -101,6 +103,9 @@ def test_two_sets_of_one_name_do_not_replace_each_other(place, tmp_path):
         (["--targets", "small,lfw"], "error: lfw: neither lfw.bin nor lfw/pairs.txt is in"),
         (["--targets", ","], "error: --targets ',' names no set"),
         (["--targets", "small", "--network", "r18"], "not the weights of network 'r18'"),
+        (["--targets", "small", "--fars", "0.1,x"], "error: --fars '0.1,x': needs numbers between 0 and 1"),
+        (["--targets", "small", "--bootstrap", "5", "--bootstrap-unit", "identities"], "small: who is on its images"),
+        (["--targets", "small", "--bootstrap", "-5"], "--bootstrap must be 0 or more"),
         (["--targets", "small", "--batch-size", "0"], "batch_size must be at least 1"),
     ],
 )
@@ -120,6 +125,60 @@ def test_a_one_sided_set_has_accuracy_but_no_roc(place, tmp_path, capsys):
     assert "100.00% +- 0.00%" in printed
     assert "AUC n/a   EER n/a" in printed
     assert (tmp_path / "twins_roc.png").is_file()
+
+
+def test_rfw_with_intervals_and_one_json_object(place, tmp_path, capsys):
+    groups = ("African", "Asian", "Caucasian", "Indian")
+    write_rfw_lists(tmp_path / "rfw", groups)
+    write_bin(tmp_path / "small.bin", *jpeg_pairs(24))
+    arguments = [
+        "--model",
+        str(place / "run"),
+        "--data",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    options = ["--fars", "0.5", "--bootstrap", "50", "--confidence", "0.9", "--seed", "3", "--json"]
+    assert verification.main([*arguments, "--targets", "rfw,small", *options]) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert report == json.loads((tmp_path / "out" / "results.json").read_text())
+    names = [f"rfw_{group.lower()}" for group in groups]
+    assert list(report["targets"]) == [*names, "small"]
+    for protocol in ("insightface", "exact"):
+        accuracy = [report["targets"][name]["protocols"][protocol]["accuracy"] for name in (*names, "small")]
+        rfw = report["rfw"][protocol]
+        assert rfw["mean"] == pytest.approx(np.mean(accuracy[:4]))
+        assert rfw["std"] == pytest.approx(np.std(accuracy[:4]))
+        assert rfw["spread"] == pytest.approx(max(accuracy[:4]) - min(accuracy[:4]))
+        assert report["mean"][protocol] == pytest.approx((rfw["mean"] + accuracy[4]) / 2)  # four groups are one set
+        low, high = report["targets"]["small"]["bootstrap"][protocol]["accuracy"]
+        assert low <= accuracy[4] <= high
+    assert report["mean"]["num_sets"] == 2
+    assert report["targets"]["small"]["unsupported_fars"] == {"0.5": 20}
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [row["set"] for row in rows] == [
+        *names, "small", "rfw: mean", "rfw: std", "rfw: spread (max - min)", "mean of 2 sets"
+    ]  # fmt: skip
+    assert float(rows[4]["accuracy (exact)"]) == report["targets"]["small"]["protocols"]["exact"]["accuracy"]
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table.strip() in printed.err
+    assert len({len(line) for line in table.splitlines()}) == 1
+    assert "90% intervals, 50 resamples of 10 folds, seed 3" in printed.err
+
+
+def test_view_1_on_the_command_line(place, tmp_path, capsys):
+    write_lfw_images(tmp_path / "lfw" / "images", {"Ann": 3, "Bob": 3, "Cyd": 2})
+    (tmp_path / "lfw" / "pairsDevTrain.txt").write_text("2\nAnn\t1\t2\nAnn\t2\t3\nAnn\t1\tBob\t1\nAnn\t2\tBob\t2\n")
+    (tmp_path / "lfw" / "pairsDevTest.txt").write_text("1\nCyd\t1\t2\nCyd\t1\tBob\t3\n")
+    arguments = ["--model", str(place / "run"), "--data", str(tmp_path), "--device", "cpu", "--out", str(tmp_path)]
+    assert verification.main([*arguments, "--targets", "lfw_view1", "--bootstrap", "20"]) == 2
+    assert "lfw_view1: has one fold, and resampling it says nothing" in capsys.readouterr().err
+    assert verification.main([*arguments, "--targets", "lfw_view1"]) == 0
+    assert "thresholds chosen on 4 other pairs" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
-"""Targets of the pair lists of benchmarks: CALFW, RFW, own lists, CFP's folder. Others are in user_targets. No loop."""
+"""Targets of the pair lists of benchmarks, CFP's folder, and results of verification; others are in user_targets."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from eval.operating_point import points_of_results
 from eval.pair_formats.cfp import parse_cfp
 from eval.pair_formats.reading import read_pair_list
 from eval.pairs import PairError
+from eval.thresholds import OperatingPointError
+from tests.fuzz.json_damage import json_damage
 from tests.fuzz.target import Target, put
 
 _WORDS = (b"../../../etc/passwd", b"/etc/hostname", b"a/../../x.jpg", b" 0\n", b" 11\n", b"10 300\n", b"-1", b"\x00")
@@ -54,10 +57,19 @@ def _read_cfp(data: bytes, folder: Path) -> None:
     parse_cfp(folder, "FP")
 
 
+_POINT = b"""{"wanted_far": 0.01, "threshold": 0.25, "far": 0.0093, "far_upper": 0.013, "confidence": 0.95,
+ "num_accepted": 28, "num_different": 3000, "tar": 0.93, "num_same": 3000, "source": "lfw"}"""
+_RESULTS = b'{"targets": {"lfw": {"protocols": {"insightface": {"num_different": 3000}}, "operating_points": {"0.01": '
+_RESULTS += _POINT + b"}}}}"
+
+
 PAIR_FORMAT_TARGETS = [
     Target("pair_lists", _list_seeds, lambda data, folder: _read_list("list.txt", data, folder), (PairError,),
            _WORDS, is_text=True, memory_factor=512),
     Target("pair_csv", _csv_seeds, lambda data, folder: _read_list("list.csv", data, folder), (PairError,),
            _WORDS, is_text=True, memory_factor=512),
+    Target("operating_points", lambda _: [_RESULTS],
+           lambda data, folder: points_of_results(put(folder, "results.json", data), [0.01], None),
+           (OperatingPointError,), (), (json_damage,), is_text=True, memory_factor=1024),
     Target("cfp", _cfp_seeds, _read_cfp, (PairError,), _WORDS, is_text=True, memory_factor=512),
 ]  # fmt: skip
