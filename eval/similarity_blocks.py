@@ -116,7 +116,7 @@ def count_at_least(
     """How many gallery rows reach each of a probe's thresholds, and each probe's highest score.
 
     Never holds more than one block of scores: beside the embeddings `PROBE_BLOCK * GALLERY_BLOCK * 4` bytes (17 MB)
-    with one threshold a probe, about three times that with several.
+    with one threshold a probe, about five times that with several.
 
     Args:
         probes: (P, D), rows of length 1.

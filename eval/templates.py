@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace) -> Outcome | None:
             words.append(verification_words(facts["verification"]))
         if files.galleries is not None and files.probes is not None:
             facts["identification"] = _identify(files.galleries, files.probes, ids, pooled, str(ranks.device))
-            words += [identification_words(name, part) for name, part in facts["identification"].items()]
+            words += [identification_words(f"1:N, {name}", part) for name, part in facts["identification"].items()]
         facts["seconds"] = round(time.monotonic() - started, 3)
         if options.out:
             words.append(_write(Path(options.out), facts))
