@@ -24,7 +24,7 @@ from utils.record_framing import (
     walk_parts,
 )
 
-_BLOCK = 16 << 20  # bytes read or written at once
+_BLOCK = 4 << 20  # bytes read or written at once; larger ones are given back and cleared by the system each time
 
 
 @dataclass(frozen=True)
