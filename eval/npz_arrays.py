@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -62,7 +63,16 @@ def read_npz(path: Path, wanted: Iterable[str]) -> tuple[dict[str, NDArray[Any]]
         SyntaxError,
     ) as error:
         raise NpzError(f"{path}: not a .npz that numpy wrote, or cut short: {str(error)[:200]}") from None
-    except (IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    # a header is text that numpy parses as Python's literals
+    except (
+        IndexError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        MemoryError,
+        tokenize.TokenError,
+    ) as error:
         raise NpzError(f"{path}: damaged: {type(error).__name__}: {str(error)[:200]}") from None
     return arrays, described
 

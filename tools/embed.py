@@ -210,6 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prefer_huge_pages()
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = _parser().parse_args(given)
+    if os.environ.get("RANK", "0") != "0":
+        options.json = False  # one object on stdout, not one per rank
     options.command = shlex.join(["python", "-m", "tools.embed", *given])
 
     def work() -> Outcome | None:

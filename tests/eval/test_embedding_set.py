@@ -129,6 +129,11 @@ def test_files_that_announce_more_than_they_hold(tmp_path):
             archive.writestr(name, changed)
         with pytest.raises(DataError, match=words):
             load_embedding_set(path)
+    for odd in (b"(((((((", b"9**9**9", b"[[[[[[["):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, content.replace(b"'<f4', ", odd, 1))
+        with pytest.raises(DataError, match=r"a\.npz"):
+            load_embedding_set(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, bytes(200 << 20))
     assert path.stat().st_size < 1 << 20
