@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -101,7 +102,7 @@ def _rezip(data: bytes, random: Random) -> bytes:
     return stream.getvalue()
 
 
-def _read_set(suffix: str):  # type: ignore[no-untyped-def]
+def _read_set(suffix: str) -> Callable[[bytes, Path], None]:
     def read(data: bytes, folder: Path) -> None:
         got = load_embedding_set(put(folder, f"set{suffix}", data))
         assert got.embeddings.dtype == np.float32
@@ -122,13 +123,18 @@ def _parquet_sizes(data: bytes, random: Random) -> bytes:
     return data[:place] + number + data[place + kept :]
 
 
-def _list_seeds(folder: Path) -> list[bytes]:
-    put(folder, "a.jpg", encode_jpeg(picture(3, 8, 8)))
-    put(folder, "b.jpg", b"x")
-    return [b"a.jpg\nb.jpg\tBob\na.jpg\tAnn\n", b"7\t3.0\ta.jpg\n8\t1\tb.jpg\n"]
+def _list_seeds(suffix: str) -> Callable[[Path], list[bytes]]:
+    def seeds(folder: Path) -> list[bytes]:
+        for name in ("a.jpg", "b.jpg"):
+            put(folder, name, encode_jpeg(picture(3, 8, 8)))
+        if suffix == ".lst":
+            return [b"7\t3.0\ta.jpg\n8\t1\tb.jpg\n", b"1\t0\ta.jpg\n"]
+        return [b"a.jpg\nb.jpg\tBob\na.jpg\tAnn\n", b"a.jpg\n"]
+
+    return seeds
 
 
-def _read_list(suffix: str):  # type: ignore[no-untyped-def]
+def _read_list(suffix: str) -> Callable[[bytes, Path], None]:
     def read(data: bytes, folder: Path) -> None:
         images = open_image_set(put(folder, f"list{suffix}", data), image_format=None)
         assert len(images.names) == len(images.labels) == len(images.sources)
@@ -157,9 +163,9 @@ FACE_TARGETS = [
            memory_constant=192 << 20),
     Target("parquet", lambda folder: _saved(folder, ".parquet"), _read_set(".parquet"), (DataError,), (b"PAR1",),
            (_parquet_sizes,), memory_constant=256 << 20),
-    Target("image_txt", _list_seeds, _read_list(".txt"), (ImageSetError, ImageError),
+    Target("image_txt", _list_seeds(".txt"), _read_list(".txt"), (ImageSetError, ImageError),
            (b"/dev/zero\n", b"/dev/stdin\n", b"../../x\n", b"a.jpg\tAnn\tx\n"), is_text=True, memory_factor=512),
-    Target("image_lst", _list_seeds, _read_list(".lst"), (ImageSetError, ImageError),
+    Target("image_lst", _list_seeds(".lst"), _read_list(".lst"), (ImageSetError, ImageError),
            (b"1\tnan\ta.jpg\n", b"1\t1e300\ta.jpg\n", b"\t\t\t"), is_text=True, memory_factor=512),
     Target("landmarks", lambda _: [_HEADER + b"a," + _ROW + b",.5\n" + b'"b, c",' + _ROW + b",\n",
                                    b"2\na b " + _ROW.replace(b",", b" ") + b"\nc " + _ROW.replace(b",", b" ") + b"\n"],
