@@ -200,7 +200,8 @@ def _not_found(target: str, folder: Path) -> str:
     return (
         f"{target}: neither {target}.bin nor {target}/pairs.txt is in {folder}. "
         f"There: {', '.join(there) if there else 'no verification set at all'}. "
-        "A file can be named as FILE.bin, an image folder and a list as IMAGES_DIR:PAIRS.txt"
+        "A file can be named as FILE.bin, an image folder and a list as IMAGES_DIR:PAIRS.txt; which layouts of known "
+        "benchmarks are read: docs/verification.md"
     )
 
 
