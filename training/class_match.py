@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,19 @@ class ClassMatch:
             f"prototypes of {taken} of {len(self.there)} classes taken, matched by {self.how}{more}; {new} new ones as "
             f"initialised; {(uses == 0).sum()} of {self.num_there} classes there not used"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        uses = np.bincount(self.there[self.there >= 0], minlength=self.num_there)
+        new = int((self.there < 0).sum())
+        return {
+            "matched_by": self.how,
+            "loaded": len(self.there) - new,
+            "initialised": new,
+            "skipped": int((uses == 0).sum()),
+            "classes": len(self.there),
+            "classes_there": self.num_there,
+        }
 
 
 def write_class_names(run: Run) -> None:

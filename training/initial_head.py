@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ _WEIGHT, _HEAD = "fc/weight", "fc/head."
 _ROWS = 8192  # sent at a time; 16 MiB of 512 floats
 
 
-def load_initial_head(run: Run) -> list[str]:
+def load_initial_head(run: Run) -> tuple[dict[str, Any] | None, list[str]]:
     """Starts prototypes, and the head's own numbers that are not per class, from `config.init_head_from`; collective.
 
     Momentum and the like begin at zero. Each rank reads an equal part of the rows there, which it passes on in blocks:
@@ -28,7 +29,8 @@ def load_initial_head(run: Run) -> list[str]:
     the checkpoint while it is read, and 16 MiB.
 
     Returns:
-        Lines for the log: how many classes were taken, are new, were not used.
+        How many classes were taken, are new, were not used: for JSON (None where nothing was asked for), and lines for
+        the log.
 
     Raises:
         CheckpointError: on all ranks: no checkpoint there, a damaged one, another embedding size or number of
@@ -36,7 +38,7 @@ def load_initial_head(run: Run) -> list[str]:
     """
     given = run.config.init_head_from
     if given is None:
-        return []
+        return None, []
     path, match, head, head_line = _on_all(run, Path(given))
     _refuse_damaged(run, path)
     start, stop = class_block(match.num_there, run.ranks.rank, run.ranks.world_size)
@@ -46,7 +48,8 @@ def load_initial_head(run: Run) -> list[str]:
     _take_rows(run, part, match)
     own = run.fc.head.state_dict()
     run.fc.head.load_state_dict({**own, **{name.removeprefix(_HEAD): tensor for name, tensor in tensors.items()}})
-    return [f"init_head_from: {match.describe()}; from {path}", *([head_line] if head_line else [])]
+    facts = {"path": str(path), **match.to_dict(), "of_the_head": [name.removeprefix(_HEAD) for name in head]}
+    return facts, [f"init_head_from: {match.describe()}; from {path}", *([head_line] if head_line else [])]
 
 
 def _on_all(run: Run, given: Path) -> tuple[Path, ClassMatch, list[str], str]:

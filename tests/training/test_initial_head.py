@@ -64,6 +64,9 @@ def test_by_number_on_any_number_of_ranks(ranks: RankPool, tmp_path: Path, saved
             "init_head_from: prototypes of 7 of 7 classes taken, matched by number; 0 new ones as initialised; 0 of 7 "
             f"classes there not used; from {tmp_path}/checkpoints/step_000000002"
         ]
+    assert match_classes(None, 7, tmp_path, 7, None).to_dict() == {
+        "matched_by": "number", "loaded": 7, "initialised": 0, "skipped": 0, "classes": 7, "classes_there": 7,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
