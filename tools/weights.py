@@ -89,13 +89,12 @@ def describe(model: Path, checkpoint: str = "best") -> Outcome:
 
 
 def _net_of(state: dict[str, Tensor]) -> dict[str, Any]:
-    sizes: dict[str, Any]
     try:
         network, sizes = infer_backbone(state)
     except WeightsError as error:
         return {"network": None, "problem": str(error)}
     with torch.device("meta"):
-        net = build_backbone(network, **sizes)
+        net = build_backbone(network, embedding_size=sizes["embedding_size"], in_channels=sizes["in_channels"])
     return {"network": network, **sizes, "parameters": sum(value.numel() for value in net.parameters())}
 
 
