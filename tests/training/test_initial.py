@@ -15,6 +15,7 @@ from tests.training.runs import folder_of, make_run
 from training.initial import load_initial_weights
 from training.state import save_model
 from utils.checkpoint import CheckpointError
+from utils.safetensors_files import write_safetensors
 
 
 def initial(folder: str, network: str, embedding_size: int) -> tuple[list[str], bool]:
@@ -103,6 +104,19 @@ def test_weights_that_are_no_numbers_are_refused(ranks: RankPool, tmp_path: Path
     torch.save({"conv.weight": torch.full((4, 3, 3, 3), float("nan"))}, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match=r"1 tensors hold NaN or infinity, first conv\.weight"):
         ranks.run(1, reported, str(tmp_path / "run"), str(tmp_path / "model.pt"))
+
+
+def from_safetensors(folder: str) -> tuple[list[str], bool]:
+    run = make_run("norm")
+    path = Path(folder) / "model.safetensors"
+    write_safetensors(path, run.backbone.state_dict(), {})
+    other = make_run("norm", init_from=str(path), seed=99)
+    return load_initial_weights(other), torch.equal(run.backbone.conv.weight, other.backbone.conv.weight)  # type: ignore[arg-type]
+
+
+def test_a_run_starts_from_safetensors(ranks: RankPool, tmp_path: Path) -> None:
+    lines, same = ranks.run(1, from_safetensors, str(tmp_path))[0]
+    assert (lines, same) == ([f"init_from: 9 of 9 tensors taken from {tmp_path}/model.safetensors"], True)
 
 
 def foreign(path: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.embedder import Embedder
+from eval.embedder import Embedder, OnnxEmbedder
 from eval.pair_metrics import PairResult, evaluate_pairs
 from eval.pairs import PairSet
 from tools.export.variant import TOLERANCE, DisagreementError, ExportError, require_cosine
@@ -167,41 +167,44 @@ class PairParity:
 
 def on_pairs(
     expected: Embedder,
-    got: Embedder,
+    candidates: Mapping[str, OnnxEmbedder],
     pair_set: PairSet,
     *,
-    is_normalized: bool,
     batch_size: int = 32,
     flip: bool = True,
-) -> PairParity:
-    """Embeds every distinct image of a set of pairs with both, each decoded once, and scores both.
+) -> dict[str, PairParity]:
+    """Embeds every distinct image of a set of pairs with PyTorch and with files, decoded once for all, and scores.
 
     Args:
         expected: PyTorch's embedder.
-        got: the file's.
+        candidates: files by name.
         pair_set: see `eval.pairs.load_pairs`.
-        is_normalized: the file gives x / ||x||.
         batch_size: images at a time.
         flip: as `eval.verification --flip`.
     """
     every = pair_set.first_index if len(pair_set.first_index) else np.arange(len(pair_set.images))
     distinct, places = np.unique(every, return_inverse=True)
-    collected: list[list[NDArray[Any]]] = [[], []]
+    embedders: list[Embedder] = [expected, *candidates.values()]
+    collected: list[list[NDArray[Any]]] = [[] for _ in embedders]
     starts = range(0, len(distinct), batch_size)
     for start in tqdm(starts, desc=pair_set.name, unit="batch", leave=False, disable=None, file=sys.stderr):
         images = [pair_set.images[int(index)] for index in distinct[start : start + batch_size]]
         pixels = torch.from_numpy(np.stack(images))
         views = [pixels, pixels.flip(2)] if flip else [pixels]
-        for embedder, parts in zip((expected, got), collected, strict=True):
+        for embedder, parts in zip(embedders, collected, strict=True):
             parts.append(np.stack([embedder(view).cpu().numpy() for view in views]))
-    # (views, images, D) each
-    both = [np.concatenate(parts, axis=1) for parts in collected]
-    rows = [array.reshape(-1, array.shape[-1]) for array in both]
-    scores = [
-        evaluate_pairs(array.sum(axis=0)[places], pair_set.is_same, num_folds=pair_set.num_folds) for array in both
-    ]
-    found = agreement(*rows, is_normalized=is_normalized)
-    return PairParity(pair_set.name, pair_set.data_sha256, flip, found, *scores)
+    reference, *others = (np.concatenate(parts, axis=1) for parts in collected)  # (views, images, D) each
+
+    def score(embeddings: NDArray[Any]) -> PairResult:
+        return evaluate_pairs(embeddings.sum(axis=0)[places], pair_set.is_same, num_folds=pair_set.num_folds)
+
+    wanted = score(reference)
+    found: dict[str, PairParity] = {}
+    for (name, file), embeddings in zip(candidates.items(), others, strict=True):
+        rows = [array.reshape(-1, array.shape[-1]) for array in (reference, embeddings)]
+        close = agreement(rows[0], rows[1], is_normalized=file.is_normalized)
+        found[name] = PairParity(pair_set.name, pair_set.data_sha256, flip, close, wanted, score(embeddings))
+    return found
 
 
 def evenly_spaced(images: Sequence[NDArray[np.uint8]], count: int) -> list[int]:

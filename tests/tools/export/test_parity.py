@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from eval.embedder import OnnxEmbedder
 from eval.pair_metrics import evaluate_pairs
 from eval.pairs import PairSet
 from tests.eval.faces import memory_pairs, pattern_embedder
@@ -89,6 +90,16 @@ def noisy(images: Tensor) -> Tensor:
     return found + 40 * torch.sin(found * 17)
 
 
+class File(OnnxEmbedder):
+    """A function in the place of a file."""
+
+    def __init__(self, embed: Callable[[Tensor], Tensor]) -> None:
+        self._embed, self.is_normalized = embed, False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._embed(images)
+
+
 @pytest.mark.parametrize("flip", [True, False])
 def test_pairs_through_both(flip: bool) -> None:
     plain = memory_pairs(12)
@@ -96,7 +107,9 @@ def test_pairs_through_both(flip: bool) -> None:
     first = np.arange(24)
     first[2:4] = [0, 1]
     pair_set = PairSet("memory", images, plain.is_same, plain.num_folds, "ab", first)
-    found = on_pairs(pattern_embedder, noisy, pair_set, is_normalized=False, batch_size=5, flip=flip)
+    both = {"noisy": File(noisy), "same": File(pattern_embedder)}
+    results = on_pairs(pattern_embedder, both, pair_set, batch_size=5, flip=flip)
+    found = results["noisy"]
     assert sorted(images.reads) == [0, 1, *range(4, 24)]
     assert set(images.reads.values()) == {1}
     assert found.agreement.images == (44 if flip else 22)
@@ -109,7 +122,7 @@ def test_pairs_through_both(flip: bool) -> None:
     facts = found.to_dict()
     assert facts["accuracy"]["change"] == pytest.approx(found.got.accuracy - found.expected.accuracy)
     assert facts["worst_cosine"] < facts["mean_cosine"] < 1
-    same = on_pairs(noisy, noisy, pair_set, is_normalized=False, flip=flip)
+    same = results["same"]
     assert (same.change, same.agreement.difference) == (0, 0)
     assert "change +0.0000 points of 12 pairs" in same.words()
 
