@@ -100,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     checks("--data", metavar="DIR", help="folder of the sets that --targets names, as in eval.verification")
     checks("--targets", metavar="NAMES", help="comma-separated sets of pairs: parity and change of accuracy on them")
     checks("--flip", action=argparse.BooleanOptionalAction, default=True, help="embed mirrored images too (default)")
-    checks("--min-cosine", type=float, metavar="X", help=f"worst cosine that passes (defaults: {WORST_COSINES})")
+    bars = ", ".join(f"{name} {bar}" for name, bar in WORST_COSINES.items())
+    checks("--min-cosine", type=float, metavar="X", help=f"worst cosine that passes (default: {bars})")
     checks("--throughput", action="store_true", help="images per second beside PyTorch")
     checks("--threads", type=int, metavar="N", help="CPU threads of both (default: PyTorch's)")
     return parser
@@ -117,6 +118,8 @@ def _export(options: argparse.Namespace) -> Outcome:
     pair_sets = [load_pairs(name, options.data or ".") for name in _names(options)]
     backbone = load_module(weights, network=options.network)
     out = options.out or weights.with_name(_default_name(options, weights))
+    if out.suffix != f".{options.format}":
+        raise ExportError(f"--out {out}: the file's name must end with .{options.format}, which is how readers know it")
     if out.is_dir() or out.resolve() == weights.resolve():
         raise ExportError(f"--out {out}: is {'a folder' if out.is_dir() else 'the weights'}; name a file to write")
     say(options, f"{weights} -> {out}")

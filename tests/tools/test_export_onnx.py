@@ -201,7 +201,8 @@ def test_a_file_that_fails_on_faces_is_not_written(place: Path, capsys: pytest.C
 
 
 def test_options_that_cannot_apply_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = str(place / "run")
+    run, folder = str(place / "run"), str(place / "folder.onnx")
+    Path(folder).mkdir()
     for arguments, message in (
         ([], "nothing to export: give a run folder or a weights file"),
         ([run, "--format", "safetensors", "--normalize", "--opset", "18"], "--normalize, --opset cannot apply"),
@@ -212,8 +213,9 @@ def test_options_that_cannot_apply_are_refused(place: Path, capsys: pytest.Captu
         ([run, "--input", "float16-nchw"], "--input float16-nchw is for --precision fp16"),
         ([run, "--min-cosine", "2"], "a cosine lies in -1 .. 1"),
         ([run, "--threads", "0"], "must be at least 1"),
-        ([run, "--out", run], "is a folder; name a file to write"),
-        ([run, "--out", f"{run}/model.pt"], "is the weights; name a file to write"),
+        ([run, "--out", run], "the file's name must end with .onnx, which is how readers know it"),
+        ([run, "--out", folder], "is a folder; name a file to write"),
+        ([run, "--out", f"{run}/model.pt"], "must end with .onnx"),
         (["--describe", f"{run}/model.pt"], "--describe takes an .onnx or .safetensors file"),
     ):
         assert main(arguments) == 2, message
