@@ -101,8 +101,10 @@ def check_set(rec: Path, walked: WalkedSet, keys: np.ndarray, findings: Findings
     if len(head):
         first, end = float(walked.first_labels[head[0]]), float(walked.second_labels[head[0]])
         num_classes = _check_set_header(walked, keys, int(head[0]), first, end, findings)
-        beyond = int(first) if first < _EXACT else int(keys.max()) + 1 - (num_classes or 0)
-        is_image = (keys >= 1) & (keys < beyond)
+        if num_classes is None:  # the header is nonsense (it may be infinite): the records themselves tell
+            is_image = (keys >= 1) & ~is_span
+        else:
+            is_image = (keys >= 1) & (keys < (int(first) if first < _EXACT else int(keys.max()) + 1 - num_classes))
         if num_classes is not None and stated is not None and stated[0] != num_classes:
             what = f"the property file says {stated[0]} classes, the set header {num_classes}"
             findings.add("property", None, None, what)

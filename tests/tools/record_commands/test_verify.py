@@ -78,6 +78,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, int | None, str]] = {
     "short": (lambda folder: rewrite(folder, lambda r: r.update({7: b"1234567"})), "header", 7, "too short"),
     "span": (lambda folder: rewrite(folder, lambda r: r.update({10: span(4, 6, 10)})), "identity", 10, "identity 1"),
     "set header": (lambda folder: rewrite(folder, lambda r: r.update({0: span(9.5, 12, 0)})), "set header", 0, "9.5"),
+    "infinite": (lambda folder: rewrite(folder, lambda r: r.update({0: span(-np.inf, 12, 0)})), "set header", 0, "inf"),
+    "no span": (lambda folder: rewrite(folder, lambda r: r.update({10: span(np.nan, 6, 10)})), "identity", 10, "two"),
     "missing": (lambda folder: rewrite(folder, lambda r: r.pop(5)), "set header", None, "1 of the keys 0 .. 11"),
     "property": (lambda folder: (folder / "property").write_text("4,16,16"), "property", None, "says 4 classes"),
     "broken property": (lambda folder: (folder / "property").write_text("x"), "property", None, "it holds 'x'"),
