@@ -75,7 +75,7 @@ def test_a_heads_own_ranges_are_reported(load: Any) -> None:
 
 def test_unknown_names_list_the_known(load: Any) -> None:
     assert problems_of(load, "config.update(head='margni', network='r2060', regularizers=dict(zero_centroids=1))") == [
-        "network 'r2060' is not among those here. Did you mean 'r200'? Have: r200, r50, torchvision:NAME.",
+        "network 'r2060' is not among those here. Did you mean 'r200'? Have: r200, r50, timm:NAME, torchvision:NAME.",
         "regularizer 'zero_centroids' is not among those here. Did you mean 'zero_centroid'? Have: zero_centroid.",
         "head 'margni' is not among those here. Did you mean 'margin'? Have: margin, plain.",
     ]
