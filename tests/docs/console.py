@@ -27,7 +27,8 @@ _PATTERNS = (
 class Step:
     """One command of a page and the lines that the page shows below it."""
 
-    line: int
+    line: int  # of `$ command`, from 1
+    last_line: int  # of the command's last continuation; what it prints begins behind it
     command: str
     shown: list[str]
 
@@ -46,7 +47,7 @@ def read_steps(page: Path) -> list[Step]:
             while command.endswith("\\"):
                 index += 1
                 command = command[:-1] + lines[index]
-            steps.append(Step(start, command, []))
+            steps.append(Step(start, index + 1, command, []))
         elif inside:
             assert steps, f"{page.name}:{index + 1}: a console block begins with `$ command`"
             steps[-1].shown.append(line)
@@ -64,7 +65,7 @@ def make_workspace(folder: Path) -> Path:
     return folder
 
 
-def run_step(step: Step, workspace: Path) -> subprocess.CompletedProcess[str]:
+def run_step(step: Step, workspace: Path, timeout: float | None = 280) -> subprocess.CompletedProcess[str]:
     """Runs one command with this interpreter as `python`, without a terminal."""
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
     environment |= {
@@ -74,7 +75,7 @@ def run_step(step: Step, workspace: Path) -> subprocess.CompletedProcess[str]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return subprocess.run(
-        ["bash", "-c", step.command], cwd=workspace, env=environment, capture_output=True, text=True, timeout=280
+        ["bash", "-c", step.command], cwd=workspace, env=environment, capture_output=True, text=True, timeout=timeout
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tools.borders import fill_borders
+
 WIDTH, HEIGHT = 400, 320
 
 
@@ -14,8 +16,9 @@ def photograph(face: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """An aligned face (112, 112, 3), enlarged, turned by up to 20 degrees and placed in a photograph (320, 400, 3)."""
     scale, angle = random.uniform(1.2, 1.9), random.uniform(-20, 20)
     matrix = cv2.getRotationMatrix2D((56, 56), angle, scale)
-    margin = 56 * scale
+    margin = 75 * scale  # nearly half the diagonal: the face stays inside
     matrix[:, 2] += [random.uniform(margin, WIDTH - margin) - 56, random.uniform(margin, HEIGHT - margin) - 56]
+    face = fill_borders(face)
     background = cv2.GaussianBlur(cv2.resize(face, (WIDTH, HEIGHT)), (0, 0), 20)
     turned = cv2.warpAffine(face, matrix, (WIDTH, HEIGHT))
     mask = cv2.warpAffine(np.ones((112, 112), np.float32), matrix, (WIDTH, HEIGHT))[..., None]
