@@ -10,6 +10,7 @@ from pathlib import Path
 from tools.head_pictures.canvas import to_svg
 from tools.head_pictures.recipes import picture_of
 from tools.head_pictures.table import names_of, write_table
+from utils.command_line import Outcome, command_parser, run_command
 
 
 def draw_heads(out: Path) -> list[Path]:
@@ -35,19 +36,23 @@ def draw_heads(out: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where something cannot be written."""
-    parser = argparse.ArgumentParser(prog="python -m tools.draw_heads", description=__doc__)
+    parser = command_parser(
+        "python -m tools.draw_heads",
+        "Draw every registered head, one SVG each, and write the table of docs/heads.md.",
+        ["python -m tools.draw_heads --page docs/heads.md"],
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/heads"), help="folder of the pictures (docs/heads)")
     parser.add_argument("--page", type=Path, help="page whose table is written anew, usually docs/heads.md")
     given = parser.parse_args(arguments)
-    try:
-        files = draw_heads(given.out)
-        if given.page is not None:
-            write_table(given.page)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(files)} pictures in {given.out}" + (f", table in {given.page}" if given.page else ""))
-    return 0
+    return run_command(given, lambda: _draw(given), (OSError, ValueError))
+
+
+def _draw(given: argparse.Namespace) -> Outcome:
+    files = draw_heads(given.out)
+    if given.page is not None:
+        write_table(given.page)
+    words = f"{len(files)} pictures in {given.out}" + (f", table in {given.page}" if given.page else "")
+    return Outcome(words, {"pictures": files, "page": given.page})
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from training.dumped_run import Dump, DumpError, read_dump, rebuild
 from training.nonfinite import LAST_STAGE, describe_bad_step, find_offender
 from training.rollback import Buffers
 from training.step import forward_backward
+from utils.command_line import examples_text
 from utils.config import ConfigError
 from utils.distributed import COLLECTIVE_TIMEOUT, Ranks
 
@@ -46,7 +47,12 @@ _SHOWN = 8  # layers of each kind
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="tools.replay", description="Run the step of a dump again.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.replay",
+        description="Run the step of a dump again.",
+        epilog=examples_text(["python -m tools.replay work_dirs/NAME/dumps/step_000000123"]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("dump", type=Path, help="folder step_... that a run wrote")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: the run's, where there are as many GPUs")
     parser.add_argument("--anomaly", action="store_true", help="also let torch name the operation of a bad gradient")

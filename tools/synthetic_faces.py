@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from tools import face_rendering
 from tools.face_rendering import SIZE, render_face
 from tools.face_rendering.population import FIRST_EVAL_IDENTITY, Population, SyntheticError, choose_pairs
 from tools.face_rendering.studio import draw_people
+from utils.command_line import Outcome, command_parser, run_command
 from utils.errors import DataError
 from utils.record_set import write_record_set
 
@@ -125,7 +127,14 @@ def _write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     defaults = Population()
-    parser = argparse.ArgumentParser(prog="python -m tools.synthetic_faces", description=__doc__)
+    parser = command_parser(
+        "python -m tools.synthetic_faces",
+        "Draw faces as a record set to train on, with pairs of other people to verify on.",
+        [
+            "python -m tools.synthetic_faces data/drawn --identities 100",
+            "python -m tools.synthetic_faces --contact-sheet sheet.png",
+        ],
+    )
     parser.add_argument(
         "out", type=Path, nargs="?", metavar="OUT", help="folder for train.rec, train.idx, property and synthetic.bin"
     )
@@ -150,24 +159,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.out is None and options.contact_sheet is None:
         parser.error("name a folder OUT for the data set, a --contact-sheet, or both")
-    try:
-        population = Population(
-            options.identities, options.images_per_identity, options.eval_identities, options.pairs, options.seed
+    return run_command(options, lambda: _write(options), (DataError, OSError))
+
+
+def _write(options: argparse.Namespace) -> Outcome:
+    population = Population(
+        options.identities, options.images_per_identity, options.eval_identities, options.pairs, options.seed
+    )
+    words: list[str] = []
+    facts: dict[str, Any] = {"population": asdict(population)}
+    if options.out is not None:
+        is_written = render_dataset(options.out, population, workers=options.workers)
+        words.append(
+            f"{options.out}: {population.identities} identities of {population.images_per_identity} images, "
+            f"{population.pairs} verification pairs of {population.eval_identities} others "
+            f"({'written' if is_written else 'already there'})"
         )
-        if options.out is not None:
-            is_written = render_dataset(options.out, population, workers=options.workers)
-            print(
-                f"{options.out}: {population.identities} identities of {population.images_per_identity} images, "
-                f"{population.pairs} verification pairs of {population.eval_identities} others "
-                f"({'written' if is_written else 'already there'})"
-            )
-        if options.contact_sheet is not None:
-            _write_picture(options.contact_sheet, contact_sheet(options.seed))
-            print(f"{options.contact_sheet}: contact sheet written")
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        facts |= {"folder": options.out, "is_written": is_written}
+    if options.contact_sheet is not None:
+        _write_picture(options.contact_sheet, contact_sheet(options.seed))
+        words.append(f"{options.contact_sheet}: contact sheet written")
+        facts["contact_sheet"] = options.contact_sheet
+    return Outcome("\n".join(words), facts)
 
 
 if __name__ == "__main__":
