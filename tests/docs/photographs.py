@@ -25,12 +25,20 @@ def photograph(face: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return (turned * mask + background * (1 - mask)).round().astype(np.uint8)
 
 
-def write_photographs(faces: Path, out: Path, *, train: int, test: int, images: int) -> None:
-    """Fills out/train/PERSON and out/test/PERSON with `images` photographs each of the first people in `faces`."""
+def write_photographs(faces: Path, out: Path, *, test: int, train: int, images: int) -> None:
+    """Fills out/test/person_NNN and out/train/person_NNN with photographs of the people in `faces`.
+
+    Args:
+        faces: a folder of aligned faces per person.
+        out: the folder to fill.
+        test: people to verify on, the first in order.
+        train: people to train on, the next ones.
+        images: photographs of each; who has fewer is left out.
+    """
     random = np.random.default_rng(0)
     people = [folder for folder in sorted(faces.iterdir()) if len(list(folder.glob("*.jpg"))) >= images]
-    for place, person in enumerate(people[: train + test]):
-        folder = out / ("train" if place < train else "test") / person.name
+    for place, person in enumerate(people[: test + train]):
+        folder = out / ("test" if place < test else "train") / f"person_{place:03d}"
         folder.mkdir(parents=True)
         for number, path in enumerate(sorted(person.glob("*.jpg"))[:images]):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
