@@ -1,7 +1,5 @@
 """Proof that our backbones are arcface_torch's (parameter list, outputs, gradients) against a local clone of its code.
 
-    python -m tools.compare_upstream_backbones --arcface-torch insightface/recognition/arcface_torch
-
 It imports the clone's three backbone files; that of the transformers asks timm for three small functions, for which
 torch's stand in where timm is not there. No part of training or export depends on it. What the transformers
 draw at random is switched off on both sides, and they are compared in float64.
@@ -27,57 +25,69 @@ from torch import Tensor, nn
 
 from backbones import build_backbone
 from backbones.vit import NETS, SIZES
+from utils.command_line import DONE, FOUND, Outcome, command_parser, run_command, say
+from utils.errors import DataError
 
 NETWORKS = ("r18", "r34", "r50", "r100", "r200", "mbf", "vit_t", "vit_s", "vit_b", "vit_l_dp005_mask_005", "vit_h")
 NOTHING_RANDOM: dict[str, Any] = {"drop_path_rate": 0.0, "mask_ratio": 0.0}
 # Our nets compute the same in nearly the same order, so only the rounding of reordered sums may differ.
 TOLERANCE = 1e-5
-NEARLY_NOTHING = (
-    1e-6  # of the largest of all values: a smaller tensor is rounding, as the gradient of a bias before a norm
-)
+NEARLY_NOTHING = 1e-6  # of the largest of all values: smaller is rounding, as a bias's gradient before a norm
+
+
+class UpstreamError(DataError):
+    """No clone of arcface_torch where one was named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare the nets and print one line for each; returns 0 where all agree, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m tools.compare_upstream_backbones", description=__doc__)
+    """Compare the nets and print one line for each; returns 0 where all agree, 1 where not, 2 without such a clone."""
+    parser = command_parser(
+        "python -m tools.compare_upstream_backbones",
+        "Hold every net against insightface's own, under equal weights: outputs, statistics and gradients.",
+        ["python -m tools.compare_upstream_backbones --arcface-torch recognition/arcface_torch"],
+    )
     parser.add_argument("--arcface-torch", type=Path, required=True, metavar="DIR", help="recognition/arcface_torch")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="comma-separated, default: %(default)s")
     parser.add_argument("--batch", type=int, default=4, help="images, at least 2 (default: %(default)s)")
     parser.add_argument("--commit", help="commit of the clone; read from git where it is one")
     parser.add_argument("--write-keys", type=Path, metavar="FILE", help="write the parameter list as JSON")
     options = parser.parse_args(arguments)
-    names = options.networks.split(",")
-    upstream = {name: build_upstream(options.arcface_torch, name) for name in names}
+    return run_command(options, lambda: _compare_all(options), (UpstreamError, OSError))
+
+
+def _compare_all(options: argparse.Namespace) -> Outcome:
+    upstream = {name: build_upstream(options.arcface_torch, name) for name in options.networks.split(",")}
     commit = options.commit or _commit_of(options.arcface_torch)
-    print(f"arcface_torch {commit}, torch {torch.__version__}, batch {options.batch}, relative to the largest value")
-    print(f"{'network':21}{'keys':>6}{'train':>12}{'statistics':>12}{'gradients':>12}{'eval':>12}")
-    is_equal = True
+    say(options, f"arcface_torch {commit}, torch {torch.__version__}, batch {options.batch}; of the largest value")
+    say(options, f"{'network':21}{'keys':>6}{'train':>12}{'statistics':>12}{'gradients':>12}{'eval':>12}")
+    found: dict[str, dict[str, float]] = {}
     for name, theirs in upstream.items():
         ours = build_backbone(name, **NOTHING_RANDOM if is_transformer(name) else {})
         ours.load_state_dict(theirs.state_dict(), strict=True)
         # In float32 the gradient of a deep net of ReLU6 moves by per cents where a sum ends on the other side of 0.
         figures = compare(ours, theirs, options.batch, torch.float64 if is_transformer(name) else torch.float32)
-        is_equal &= all(figure <= TOLERANCE for figure in figures.values())
-        print(f"{name:21}{len(theirs.state_dict()):6}" + "".join(f"{figure:12.2e}" for figure in figures.values()))
+        found[name] = dict(figures)
+        say(options, f"{name:21}{len(theirs.state_dict()):6}" + "".join(f"{f:12.2e}" for f in figures.values()))
     if options.write_keys:
         shapes = {name: fold_keys(shapes_of(net)) for name, net in upstream.items()}
         document = {"source": "insightface recognition/arcface_torch", "commit": commit, "networks": shapes}
         options.write_keys.write_text(json.dumps(document, indent=0) + "\n", encoding="utf-8")
-        print(f"wrote {options.write_keys}")
-    print("equal" if is_equal else f"NOT equal: a figure is above {TOLERANCE}")
-    return 0 if is_equal else 1
+        say(options, f"wrote {options.write_keys}")
+    is_equal = all(figure <= TOLERANCE for figures in found.values() for figure in figures.values())
+    words = "equal" if is_equal else f"NOT equal: a figure is above {TOLERANCE}"
+    return Outcome(words, {"commit": commit, "networks": found}, DONE if is_equal else FOUND)
 
 
 def build_upstream(folder: Path, name: str) -> nn.Module:
     """Build the clone's net with fresh weights, embedding size 512.
 
     Raises:
-        SystemExit: the folder holds no such code.
+        UpstreamError: the folder holds no such code.
     """
     stem = "mobilefacenet" if name == "mbf" else "vit" if is_transformer(name) else "iresnet"
     file = folder / "backbones" / f"{stem}.py"
     if not file.is_file():
-        raise SystemExit(f"{file} does not exist: --arcface-torch must name insightface's recognition/arcface_torch")
+        raise UpstreamError(f"{file} does not exist: --arcface-torch must name insightface's recognition/arcface_torch")
     with patch.dict(sys.modules, _stand_ins()):
         module = _import_file(file)
     torch.manual_seed(0)
