@@ -155,7 +155,8 @@ def load_pair_list(images_dir: str | Path, list_path: str | Path, *, name: str |
             folder (links in the folder are followed: data sets are often linked); each with the list's line.
     """
     images_dir, list_path = Path(images_dir), Path(list_path)
-    label = name or (images_dir.parent.name if list_path.stem == "pairs" else list_path.stem)
+    # absolute, since `images:pairs.txt` in the working directory has a parent without a name
+    label = name or (images_dir.absolute().parent.name if list_path.stem == "pairs" else list_path.stem) or "pairs"
     return _load(label, images_dir, list_path)
 
 

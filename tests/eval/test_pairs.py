@@ -46,6 +46,12 @@ def test_every_image_has_a_name_for_people(data_dir):
         PairSet("short", [faces.images[0], faces.images[1]], faces.is_same[:1], 1, "", names=["one"])
 
 
+def test_a_list_in_the_working_directory_is_called_after_it(data_dir, monkeypatch):
+    monkeypatch.chdir(data_dir / "faces")
+    assert load_pairs("images:pairs.txt", ".").name == "faces"
+    assert load_pairs("faces/images:faces/pairs.txt", data_dir).name == "faces"
+
+
 def test_fewer_pairs_than_ten_make_fewer_folds(tmp_path):
     write_bin(tmp_path / "few.bin", *jpeg_pairs(4))
     assert load_pairs("few", tmp_path).num_folds == 4
