@@ -1,7 +1,7 @@
 """Console blocks of a Markdown page: read, run in a workspace, and compared with what the page shows. No tests here.
 
 A block fenced as ```console holds lines `$ command` (continued after a backslash), each followed by what it prints on
-stdout. A line `...` stands for any lines. Numbers, hashes, durations and runs of spaces may differ: what a page shows
+stdout. A line `...` stands for any lines. Numbers, hashes, verdicts and runs of spaces may differ: what a page shows
 was measured somewhere, and its form must stay true.
 """
 
@@ -17,8 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PATTERNS = (
+    (re.compile("the same person: reaches|different people: is below"), "VERDICT:"),
     (re.compile(r"\b[0-9a-f]{12,64}\b…?"), "HASH"),
-    (re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?"), "#"),
+    (re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?"), "#"),
     (re.compile(r"\s+"), " "),
 )
 

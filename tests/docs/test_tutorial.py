@@ -10,6 +10,7 @@ import pytest
 from tests.data import SHARED, needs, needs_faces
 from tests.docs.console import ROOT, form, make_workspace, matches, read_steps, run_step
 from tests.docs.photographs import write_photographs
+from utils.command_line import DONE, FOUND
 
 PAGE = ROOT / "docs" / "tutorial.md"
 DETECTOR = "detector/face_detection_yunet_2026may.onnx"
@@ -29,7 +30,9 @@ def test_the_whole_way_runs_as_the_page_shows_it(tmp_path: Path) -> None:
     assert len(steps) >= 10
     for step in steps:
         done = run_step(step, workspace)
-        assert done.returncode == 0, f"{PAGE.name}:{step.line}: {step.command}\n{done.stdout}\n{done.stderr}"
-        shown, printed = map(form, step.shown), map(form, done.stdout.splitlines())
         where = f"{PAGE.name}:{step.line}: {step.command} printed\n{done.stdout}"
-        assert matches(step.shown, done.stdout.splitlines()), f"{where}\nshown  {list(shown)}\nprinted {list(printed)}"
+        # 1: photographs without a face, which the page speaks of
+        assert done.returncode in (DONE, FOUND), f"{where}\n{done.stderr}"
+        printed = done.stdout.splitlines()
+        forms = f"shown   {[form(line) for line in step.shown]}\nprinted {[form(line) for line in printed]}"
+        assert matches(step.shown, printed), f"{where}\n{forms}"
