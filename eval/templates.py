@@ -184,8 +184,8 @@ def _stem(name: str) -> str:
 
 def _align_words(files: IjbFiles) -> str:
     return (
-        "`python -m tools.align LOOSE_CROP ALIGNED --landmarks POINTS` makes aligned images from the loose crops, with "
-        f"the points of {files.landmarks.name} (docs/identification.md)"
+        f"`python -m tools.align LOOSE_CROP ALIGNED --landmarks {files.landmarks}` makes aligned images from the loose "
+        "crops (docs/identification.md)"
     )
 
 

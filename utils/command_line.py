@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -66,7 +66,23 @@ def examples_text(examples: Sequence[str]) -> str:
 
 def say(options: argparse.Namespace, words: str) -> None:
     """Tells people something on the way: on stdout, or on stderr where stdout belongs to the JSON."""
-    print(words, file=sys.stderr if options.json else sys.stdout, flush=True)
+    stream = sys.stderr if options.json else sys.stdout
+    print(_printable(words, stream), file=stream, flush=True)
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    """Text that the stream can take, whatever bytes the names in it have."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _print_json(facts: Any) -> None:
+    try:
+        text = to_json(facts)
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=2)  # in ASCII, with escapes
+    print(text, flush=True)
 
 
 def run_command(
@@ -91,14 +107,14 @@ def run_command(
         if outcome.words:
             say(options, outcome.words)
         if options.json:
-            print(to_json(outcome.facts), flush=True)
+            _print_json(outcome.facts)
     except BrokenPipeError:  # the reader, head or a pager, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except expected as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         if options.json:
-            print(to_json({"error": str(error)}), flush=True)
+            _print_json({"error": str(error)})
         return REFUSED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

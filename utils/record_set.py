@@ -16,6 +16,8 @@ from utils.record_framing import RecordError, RecordHeader, frame, pack_record
 from utils.record_writer import RecordWriter, partial_path
 
 SET_FILES = ("train.rec", "train.idx", "train.lst", "property")
+# what else may lie beside a set and speaks of its labels: class_map.txt of `subset`, identities.tsv of `merge`
+DESCRIPTIONS = ("property", "train.lst", "class_map.txt", "identities.tsv")
 SAVE_SECONDS = 10.0  # between two moments from which an interrupted set can be continued
 
 
@@ -65,7 +67,7 @@ def write_record_set(
         RecordError: another number of images than `counts` promises; nothing is left behind.
     """
     num_images, num_classes = int(sum(counts)), len(counts)
-    rec, description = folder / "train.rec", folder / "property"
+    rec = folder / "train.rec"
     partial_lst = partial_path(folder / "train.lst")
     header = _span_record(0, num_images + 1, num_images + 1 + num_classes)
     if after is not None:
@@ -86,7 +88,7 @@ def write_record_set(
                     can_continue, last_saved = True, time.monotonic()
             _write_identities(writer, counts, num_images + 1)
             _sync(names)
-        description.unlink(missing_ok=True)
+        remove_descriptions(folder)
         writer.close()
         os.replace(partial_lst, folder / "train.lst")
     except BaseException:
@@ -97,6 +99,12 @@ def write_record_set(
             partial_lst.unlink(missing_ok=True)
         raise
     write_property(folder, num_classes, image_size)
+
+
+def remove_descriptions(folder: Path) -> None:
+    """Takes away what speaks of the set in `folder`, which another is about to replace."""
+    for name in DESCRIPTIONS:
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_property(folder: Path, num_classes: int, image_size: tuple[int, int]) -> None:

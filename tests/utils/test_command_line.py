@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,18 @@ def test_a_reader_that_has_seen_enough_causes_no_traceback():
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_of_any_bytes_can_be_told(encoding: str):
+    work = "import sys; from tests.utils.test_command_line import options; from utils.command_line import *; "
+    work += "name = 'caf\\xe9\\udcff'; outcome = Outcome(name, {'name': name}); "
+    work += "sys.exit(run_command(options(*sys.argv[1:]), lambda: outcome, ()))"
+    told = {}
+    for more in ([], ["--json"]):
+        told[len(more)] = subprocess.run(
+            [sys.executable, "-c", work, *more], capture_output=True, check=True,
+            env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "0"},
+        ).stdout.decode(encoding)  # fmt: skip
+    assert told[0] == {"utf-8": "caf\xe9\\udcff\n", "ascii": "caf\\xe9\\udcff\n"}[encoding]
+    assert json.loads(told[1]) == {"name": "caf\xe9\udcff"}

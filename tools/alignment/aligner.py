@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,9 @@ class Aligner:
             MissError: no face that counts, several where one is asked for, or points that are none of a face.
         """
         faces = [face] if face is not None else self._detect(image)
-        chosen = choose_face(faces, image.shape[:2], self.options)
+        # a face that is given was chosen by whoever gave it, however sure the detector was
+        options = self.options if face is None else replace(self.options, min_score=0.0)
+        chosen = choose_face(faces, image.shape[:2], options)
         if face is None and self._detector is not None and self.options.refines:
             chosen = self._detector.refine(image, chosen)
         try:

@@ -27,7 +27,8 @@ _FARTHEST = 1e6  # pixels; no photograph is that wide
 _WIDTH = len(COLUMNS) - 1
 FORMATS = (
     "a CSV with the columns path, x1, y1 .. x5, y5 (and box_left, box_top, box_width, box_height, score), as "
-    "tools.align writes, or CelebA's; or text with `path x1 y1 .. x5 y5` a line"
+    "tools.align writes, or CelebA's; or text with `path x1 y1 .. x5 y5` a line, with or "
+    "without a score in 0 .. 1 behind them"
 )
 
 
@@ -75,7 +76,8 @@ def numbers_of(face: Face) -> list[float]:
 
 
 def read_landmarks(path: str | Path) -> Landmarks:
-    """Reads a CSV with a header line, or text with `path x1 y1 .. x5 y5` a line; CelebA publishes both.
+    """Reads a CSV with a header line, or text with `path x1 y1 .. x5 y5` a line; CelebA publishes both, IJB the latter
+    with a score behind it.
 
     Raises:
         LandmarkError: no such file, or a line that is neither; names the line, and what is allowed.
@@ -160,6 +162,10 @@ def _table_rows(stream: TextIO) -> Iterator[tuple[int, str, list[float]]]:
 
 def _text_rows(stream: TextIO) -> Iterator[tuple[int, str, list[float]]]:
     for number, line in enumerate(stream, start=1):
+        scored = _scored(line)
+        if scored is not None:
+            yield number, *scored
+            continue
         fields = line.strip().rsplit(None, 10)
         is_head = (number == 1 and line.strip().isdigit()) or (number <= 2 and tuple(line.split()) == _CELEBA)
         if is_head or not fields:
@@ -167,6 +173,20 @@ def _text_rows(stream: TextIO) -> Iterator[tuple[int, str, list[float]]]:
         if len(fields) != 11:
             raise LandmarkError(f"expected `path x1 y1 .. x5 y5`, got {_shown([line])}; landmarks are {FORMATS}")
         yield number, _name(fields[0]), [_number(field) for field in fields[1:]] + [math.nan] * 5
+
+
+def _scored(line: str) -> tuple[str, list[float]] | None:
+    """Name and numbers of a line `path x1 y1 .. x5 y5 score`, as IJB has them; None where it is no such line."""
+    fields = line.strip().rsplit(None, 11)
+    if len(fields) != 12:
+        return None
+    try:
+        numbers = [float(field) for field in fields[1:]]
+    except ValueError:  # the second word belongs to the name
+        return None
+    if not 0 <= numbers[-1] <= 1:  # nor is the last one a score: a name with a number behind a blank
+        return None
+    return _name(fields[0]), [_number(field) for field in fields[1:11]] + [math.nan] * 4 + [numbers[-1]]
 
 
 def _name(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from tools.alignment.detector import Face
 from tools.alignment.landmarks import Landmarks, face_of, numbers_of, read_landmarks, write_landmarks
 from utils.errors import DataError
-from utils.files import write_text_whole
+from utils.files import lock_folder, write_text_whole
 
 REPORT, LANDMARKS, JOURNAL = "align.json", "landmarks.csv", ".align.journal"
 
@@ -81,11 +81,19 @@ class Journal:
         self.folder, self._settings = folder, settings
         self.faces: dict[str, Face] = {}
         self._path = folder / JOURNAL
+        try:
+            self._lock = lock_folder(folder)
+        except BlockingIOError:
+            raise OutputError(f"{folder}: another process is aligning into it; wait for it, or stop it") from None
         if overwrite:
             for name in (JOURNAL, REPORT, LANDMARKS):
                 (folder / name).unlink(missing_ok=True)
         else:
-            self._recall()
+            try:
+                self._recall()
+            except BaseException:
+                self._release()
+                raise
         folder.mkdir(parents=True, exist_ok=True)
         is_new = not self._path.is_file()
         self._stream = self._path.open("ab")
@@ -109,6 +117,12 @@ class Journal:
     def pause(self) -> None:
         """Ends this run; the next one goes on."""
         self._stream.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            (self.folder / ".lock").unlink(missing_ok=True)
+            self._lock.close()
 
     def finish(self, report: dict[str, Any]) -> None:
         """Writes landmarks.csv and the report, and removes the journal."""
@@ -117,6 +131,7 @@ class Journal:
         write_text_whole(text + "\n", self.folder / REPORT)
         self._stream.close()
         self._path.unlink()
+        self._release()
 
     def _recall(self) -> None:
         known: dict[str, Any] | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tools.record_commands.in_order import counted
-from utils.images import decode_image
+from utils.images import ImageError, decode_image
 from utils.record_names import RecordNames, names_beside
 from utils.record_set import write_record_set
 from utils.record_stream import RecordStream
@@ -64,7 +64,7 @@ class JoinedImages:
             number = int(self.sets[begin])
             known = names[number]
             reader = self.readers[number]
-            prefix = f"{reader.path.resolve().parent.name}/" if len(self.readers) > 1 else ""
+            prefix = f"{_in_one_line(reader.path.resolve().parent.name)}/" if len(self.readers) > 1 else ""
             old = self.old_labels[begin:stop].tolist()
             for (key, header, payload), label in zip(streams[number].samples(self.keys[begin:stop]), old, strict=True):
                 if header.first_label != label:
@@ -77,10 +77,21 @@ class JoinedImages:
                 yield bytes(payload), name, more
 
 
-def image_size_of(reader: RecordReader) -> tuple[int, int]:
-    """(height, width) as the property file says, else of the first image."""
+def _in_one_line(name: str) -> str:
+    """A folder's name as the .lst can hold it."""
+    return "".join("_" if letter in "\t\n\r" else letter for letter in name)
+
+
+def image_size_of(reader: RecordReader, key: int) -> tuple[int, int]:
+    """(height, width) as the property file says, else of the image with this key.
+
+    Raises:
+        RecordError: the image is damaged.
+    """
     if reader.image_size is not None:
         return reader.image_size
-    key = int(reader.image_keys[0])
-    image = decode_image(reader.sample(key)[1])
+    try:
+        image = decode_image(reader.sample(key)[1])
+    except ImageError as error:
+        raise RecordError(reader.path, key, reader.offset(key), str(error)) from None
     return int(image.shape[0]), int(image.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from tools.record_commands.in_order import counted
 from tools.record_commands.joined import JoinedImages, image_size_of
 from tools.record_commands.options import add_command, check_output, open_set, prepare_output, rec_file, release_output
 from utils.command_line import Outcome
-from utils.files import write_text_whole
+from utils.files import whole_file
 from utils.record_names import identity_names, names_beside
 from utils.record_stream import RecordStream, image_labels
 from utils.recordio import RecordError, RecordReader
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> Outcome:
     check_output(output, overwrite=options.overwrite, sources=sources)
     with ExitStack() as stack:
         readers = [stack.enter_context(open_set(source)) for source in sources]
-        sizes = [image_size_of(reader) for reader in readers]
+        sizes = [image_size_of(reader, int(reader.image_keys[0])) for reader in readers]
         if len(set(sizes)) > 1:
             told = ", ".join(
                 f"{height}x{width} in {path}" for (height, width), path in zip(sizes, sources, strict=True)
@@ -168,6 +169,8 @@ def _write_identities(
     for location, own, table in zip(sets, names, new_of, strict=True):
         for old, (name, new) in enumerate(zip(own, table.tolist(), strict=True)):
             if new in places:
-                lines.append((places[new], f"{places[new]}\t{location}\t{old}\t{name or ''}\n"))
+                where = re.sub(r"[\t\n\r]", "_", str(location))
+                lines.append((places[new], f"{places[new]}\t{where}\t{old}\t{name or ''}\n"))
     lines.sort(key=lambda line: line[0])
-    write_text_whole("".join(text for _, text in lines), output / IDENTITIES)
+    with whole_file(output / IDENTITIES) as stream:
+        stream.write("".join(text for _, text in lines).encode("utf-8", "surrogateescape"))

@@ -123,7 +123,8 @@ def check_output(output: Path, *, overwrite: bool, sources: Sequence[Path] = ())
         SourceError: a set is there already, it is a source's folder, or a file.
     """
     for source in sources:
-        if output.resolve() == source.resolve().parent:
+        # a link to a .rec has two folders: its own, with the .idx that is read, and the file's
+        if output.resolve() in (source.resolve().parent, source.parent.resolve()):
             raise SourceError(f"{output}: the set that is read lies there; choose another folder for the new one")
     if output.exists() and not output.is_dir():
         raise SourceError(f"{output}: is a file; name a folder to write to")
@@ -144,12 +145,17 @@ def prepare_output(output: Path, *, overwrite: bool, sources: Sequence[Path] = (
     output.mkdir(parents=True, exist_ok=True)
     try:
         lock = lock_folder(output)
-        remove_partial(output)
-        return lock
     except BlockingIOError:
         raise SourceError(
             f"{output}: another process is writing there; wait for it, or choose another folder"
         ) from None
+    try:
+        check_output(output, overwrite=overwrite, sources=sources)  # another one may have ended in between
+        remove_partial(output)
+    except BaseException:
+        release_output(output, lock)
+        raise
+    return lock
 
 
 def release_output(output: Path, lock: Any) -> None:

@@ -99,6 +99,10 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> Outcome:
     """Packs, or goes on packing."""
+    if options.images.is_dir() and options.images.resolve() in options.output.resolve().parents:
+        raise SourceError(
+            f"{options.output}: lies in {options.images}, where every folder is an identity; choose another place"
+        )
     images = list_images(options.images, options.root)
     if images.ignored:
         shown = ", ".join(images.ignored[:5]) + (" ..." if len(images.ignored) > 5 else "")

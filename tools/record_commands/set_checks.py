@@ -85,6 +85,7 @@ def check_damage(walked: WalkedSet, index: Path | None, findings: Findings) -> N
             by_offset = dict(zip(offsets[wanted].tolist(), keys[wanted].tolist(), strict=True))
     for begin, end, reason in walked.damaged:
         key = by_offset.get(begin)
+        findings.unreadable.update(() if key is None else (key,))
         findings.add("framing", key, begin, f"bytes {begin} .. {end} are no sound record: {reason}")
 
 

@@ -23,10 +23,10 @@ from tools.record_commands.options import (
     seed,
 )
 from utils.command_line import Outcome
-from utils.files import whole_file
+from utils.files import sync_folder, whole_file
 from utils.record_index import write_index
 from utils.record_names import names_beside
-from utils.record_set import write_property
+from utils.record_set import remove_descriptions, write_property
 from utils.record_shuffle import RecordPlan, random_places, write_shuffled
 from utils.record_stream import image_labels, record_ends
 from utils.record_writer import partial_path
@@ -102,18 +102,28 @@ def shuffle_set(reader: RecordReader, output: Path, *, seed: int, layout: str, m
             with tqdm(total=total, unit="B", unit_scale=True, desc="shuffle", disable=None) as bar:
                 offsets, written = write_shuffled(plan, stream.fileno(), memory, bar.update)
             os.fsync(stream.fileno())
-        for name in ("train.idx", "train.lst", "property"):  # never an old description beside the new records
-            (output / name).unlink(missing_ok=True)
+        order = np.argsort(new_keys, kind="stable")
+        new_index, new_names = partial_path(output / "train.idx"), partial_path(output / "train.lst")
+        new_names.unlink(missing_ok=True)
+        with whole_file(new_index) as stream:
+            write_index(stream, new_keys[order], offsets[order])
+        _write_names(reader, new_names, plan, plain)
+        remove_descriptions(output)  # never an old one beside the new records
+        (output / "train.idx").unlink(missing_ok=True)
+        # the records last: without their property file a plain set would be one of fewer classes
+        if reader.image_size is not None:
+            write_property(output, reader.num_classes, reader.image_size)
+        if new_names.is_file():
+            os.replace(new_names, output / "train.lst")
+        if not rec.exists():  # else the old records would have a new index for a moment
+            os.replace(new_index, output / "train.idx")
         os.replace(partial, rec)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    order = np.argsort(new_keys, kind="stable")
-    with whole_file(output / "train.idx") as stream:
-        write_index(stream, new_keys[order], offsets[order])
-    _write_names(reader, output / "train.lst", plan, plain)
-    if reader.image_size is not None:
-        write_property(output, reader.num_classes, reader.image_size)
+        if new_index.is_file():
+            os.replace(new_index, output / "train.idx")
+        sync_folder(output)
+    finally:
+        for name in ("train.rec", "train.idx", "train.lst"):
+            partial_path(output / name).unlink(missing_ok=True)
     return written
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,12 @@ def run(options: argparse.Namespace) -> Outcome:
         present = np.unique(labels[kept])
         num_classes = reader.num_classes if options.keep_labels else len(present)
         new = labels[kept] if options.keep_labels else np.searchsorted(present, labels[kept])
+        image_size = image_size_of(reader, int(keys[kept][0]))
         sets = np.zeros(len(new), dtype=np.int8)
         lock = prepare_output(output, overwrite=options.overwrite, sources=[source])
         try:
-            (output / CLASS_MAP).unlink(missing_ok=True)
             images = JoinedImages([reader], sets, keys[kept], labels[kept], new)
-            images.write(output, num_classes, image_size_of(reader), "subset")
+            images.write(output, num_classes, image_size, "subset")
             if not options.keep_labels:
                 write_text_whole("".join(f"{label}\n" for label in present.tolist()), output / CLASS_MAP)
         finally:
@@ -123,7 +124,7 @@ def _identities(text: str | None, reader: RecordReader, labels: np.ndarray) -> n
     """Labels from `0-99,205`, or from a file of labels or names."""
     if text is None:
         return None
-    parts = _lines(Path(text)) if Path(text).is_file() else text.split(",")
+    parts = _lines(Path(text)) if os.path.isfile(text) else text.split(",")  # Path's would fail on a long list
     spans = [part.split("-") if set(part) <= set("0123456789-") else [part] for part in parts]
     if all(len(span) <= 2 and all(word.isdigit() and len(word) <= 9 for word in span) for span in spans):
         found = [np.arange(int(span[0]), min(int(span[-1]), reader.num_classes - 1) + 1) for span in spans]

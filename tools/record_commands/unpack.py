@@ -14,9 +14,9 @@ import numpy as np
 from sources.base import SourceError
 from tools.record_commands.image_kinds import suffix_of
 from tools.record_commands.in_order import counted
-from tools.record_commands.options import add_command, open_set
+from tools.record_commands.options import add_command, open_set, release_output
 from utils.command_line import Outcome
-from utils.files import remove_partial, sync_folder, whole_file, write_text_whole
+from utils.files import lock_folder, remove_partial, sync_folder, whole_file, write_text_whole
 from utils.record_names import RecordNames, identity_names, names_beside
 from utils.record_stream import RecordStream, image_labels
 from utils.recordio import RecordError, RecordReader
@@ -65,7 +65,7 @@ def unpack(reader: RecordReader, output: Path, *, numbered: bool) -> tuple[bool,
 
     Names come from the .lst beside the set where they lead to one folder per identity, so that a packed folder comes
     back as it was; otherwise a folder is the label and a file the key, with zeros in front so that sorting keeps the
-    order. An interrupted run is continued: files of the right length in `.NAME.partial` are kept.
+    order. An interrupted run is continued: files in `.NAME.partial` that hold the right bytes are kept.
 
     Returns:
         Whether names were used; if not, why; and how many files were there already.
@@ -80,8 +80,8 @@ def unpack(reader: RecordReader, output: Path, *, numbered: bool) -> tuple[bool,
     if names is not None:
         why = _why_unusable(names, keys, labels, reader.num_classes)
     usable = names if names is not None and not why else None
-    _begin(reader, partial, usable is not None)
-    kept, made = 0, set[Path]()
+    lock = _begin(reader, partial, usable is not None)
+    kept, made, widest = 0, set[Path](), int(keys.max())
     with RecordStream(reader) as stream, whole_file(partial / LIST) as lines:
         samples = zip(stream.samples(keys), labels.tolist(), strict=True)
         for (key, header, payload), label in counted(samples, len(keys), "unpack"):
@@ -92,7 +92,7 @@ def unpack(reader: RecordReader, output: Path, *, numbered: bool) -> tuple[bool,
                 )  # fmt: skip
             name = usable.name(key) if usable else None
             if name is None:
-                name = _number_name(key, label, int(keys[-1]), reader.num_classes) + suffix_of(payload)
+                name = _number_name(key, label, widest, reader.num_classes) + suffix_of(payload)
             path = partial / name
             if path.parent not in made:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +100,9 @@ def unpack(reader: RecordReader, output: Path, *, numbered: bool) -> tuple[bool,
             kept += _write(path, payload)
             lines.write(f"{key}\t{label}\t{name}\n".encode("utf-8", "surrogateescape"))
     os.sync()
-    (partial / _STAMP).unlink()
     os.replace(partial, output)
+    (output / _STAMP).unlink()  # not before: a folder without it could not be continued
+    release_output(output, lock)
     sync_folder(output.absolute().parent)
     return usable is not None, why, kept
 
@@ -116,6 +117,8 @@ def _why_unusable(names: RecordNames, keys: np.ndarray, labels: np.ndarray, num_
             parts = name.split("/")
             if name.startswith("/") or "\0" in name or {"", ".", ".."} & set(parts) or len(os.fsencode(name)) > 1024:
                 raise RecordError(names.path, key, None, f"{name[:80]!r} leads out of the folder")
+            if parts[0] in (LIST, _STAMP, ".lock") or max(len(os.fsencode(part)) for part in parts) > 255:
+                raise RecordError(names.path, key, None, f"{name[:80]!r} is no name that a file can have there")
             digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
             if digest in seen:
                 raise RecordError(names.path, key, None, f"{name[:80]!r} is another record's name too")
@@ -125,18 +128,22 @@ def _why_unusable(names: RecordNames, keys: np.ndarray, labels: np.ndarray, num_
     return ""
 
 
-def _begin(reader: RecordReader, partial: Path, named: bool) -> None:
-    """Makes the unfinished folder, or refuses one that belongs to another set."""
+def _begin(reader: RecordReader, partial: Path, named: bool) -> Any:
+    """Makes the unfinished folder, or refuses one that belongs to another set; returns what keeps others out of it."""
     stat = reader.path.stat()
     stamp = json.dumps([str(reader.path.resolve()), stat.st_size, stat.st_mtime_ns, named])
-    if partial.exists():
+    try:
+        lock = lock_folder(partial)
+    except BlockingIOError:
+        raise SourceError(f"{partial}: another process is unpacking there; wait for it, or stop it") from None
+    if (partial / _STAMP).is_file() or any(not path.name.startswith(".") for path in partial.iterdir()):
         found = (partial / _STAMP).read_text() if (partial / _STAMP).is_file() else ""
         if found != stamp:
             raise SourceError(f"{partial} is left from unpacking another set, or this one before it changed: remove it")
         remove_partial(partial)
-        return
-    partial.mkdir()
+        return lock
     write_text_whole(stamp, partial / _STAMP)
+    return lock
 
 
 def _number_name(key: int, label: int, last_key: int, num_classes: int) -> str:
@@ -144,9 +151,9 @@ def _number_name(key: int, label: int, last_key: int, num_classes: int) -> str:
 
 
 def _write(path: Path, payload: memoryview) -> bool:
-    """Writes a file; True where an interrupted run has written it whole."""
+    """Writes a file; True where an interrupted run has written it whole: a power cut may have left the length alone."""
     try:
-        if path.stat().st_size == len(payload):
+        if path.stat().st_size == len(payload) and path.read_bytes() == payload:
             return True
     except OSError:
         pass

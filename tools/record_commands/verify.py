@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> Outcome:
         notes.append("no property file: classes come from the set header, the size from the first image")
     if options.bad_keys is not None:
         images = set(checked.keys[checked.is_image].tolist())
-        lines = [f"{key}\n" for key in sorted(findings.keys) if key in images or key in _damaged(findings)]
+        lines = [f"{key}\n" for key in sorted(findings.keys) if key in images or key in findings.unreadable]
         write_text_whole("".join(lines), options.bad_keys)
     total = sum(findings.counts.values())
     facts = {
@@ -68,11 +68,6 @@ def run(options: argparse.Namespace) -> Outcome:
         "num_findings": total, "findings_by_kind": findings.counts, "findings": findings.listed, "notes": notes,
     }  # fmt: skip
     return Outcome(_words(facts, findings, notes), facts, FOUND if total else DONE)
-
-
-def _damaged(findings: Findings) -> set[int]:
-    """Keys whose records are no records at all."""
-    return {int(str(item["key"])) for item in findings.listed if item["kind"] == "framing" and item["key"] is not None}
 
 
 def _repair(index: Path, walked: WalkedSet, notes: list[str]) -> Path | None:

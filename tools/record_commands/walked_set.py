@@ -29,11 +29,13 @@ class Findings:
         counts: findings of each kind.
         listed: the first ones: kind, key and byte where there are such, what.
         keys: of the records that are not fit for training.
+        unreadable: those of them that are no records at all.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     listed: list[dict[str, object]] = field(default_factory=list)
     keys: set[int] = field(default_factory=set)
+    unreadable: set[int] = field(default_factory=set)
 
     def add(self, kind: str, key: int | None, offset: int | None, what: str, *, unfit: bool = True) -> None:
         """Counts a finding, and keeps its text unless there are many."""

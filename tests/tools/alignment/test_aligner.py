@@ -53,6 +53,11 @@ def test_given_faces_need_no_detector():
         Aligner(AlignOptions()).align(crop, Face(np.zeros((5, 2)), (NAN,) * 4, NAN))
 
 
+def test_a_given_face_counts_however_unsure_its_detector_was():
+    unsure = Face(ARCFACE_TEMPLATE, (NAN,) * 4, 0.2)
+    assert Aligner(AlignOptions()).align(np.zeros((112, 112, 3), np.uint8), unsure).face.score == 0.2
+
+
 def test_borders_are_filled_where_the_face_is_cut():
     crop = np.full((112, 112, 3), 90, dtype=np.uint8)
     cut = Face(ARCFACE_TEMPLATE - [30, 0], (NAN,) * 4, NAN)

@@ -53,6 +53,16 @@ def test_formats(tmp_path, text):
     assert math.isnan(got.get("a b.jpg").box[0])
 
 
+def test_a_score_behind_the_points_is_none_of_them(tmp_path):
+    numbers = " ".join(NUMBERS)
+    got = written(tmp_path / "a", f"1.jpg {numbers} 0.25\na b.jpg {numbers} 1\nAnn 2 {numbers}\nc.jpg {numbers}\n")
+    assert list(got.names()) == ["1.jpg", "a b.jpg", "Ann 2", "c.jpg"]
+    for name, score in (("1.jpg", 0.25), ("a b.jpg", 1.0), ("Ann 2", math.nan), ("c.jpg", math.nan)):
+        face = got.get(name)
+        assert face.points.reshape(-1).tolist() == list(range(1, 11))
+        np.testing.assert_equal(face.score, score)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -180,3 +180,10 @@ def test_a_name_that_a_list_cannot_hold(tmp_path: Path, capsys: pytest.CaptureFi
     (images / "person_00" / "a\tb.jpg").write_bytes(encode_jpeg(picture(1)))
     assert run("pack", images, tmp_path / "set") == 2
     assert "has a line break or a tab in its name" in capsys.readouterr().err
+
+
+def test_a_place_among_the_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = make_image_folder(tmp_path / "images", [1, 1])
+    assert run("pack", images, images / "set") == 2
+    assert "where every folder is an identity" in capsys.readouterr().err
+    assert not (images / "set").exists()

@@ -120,3 +120,17 @@ def test_what_is_refused(packed: Path, tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         run("shuffle", packed, tmp_path / "new", "--memory", "12")
     assert "give bytes, or like 512M" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_killed_among_the_last_renames_there_is_no_set_or_a_whole_one(
+    number: int, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "plain"
+    with monkeypatch.context() as patch:  # .idx.partial, property, .lst, .idx, .rec
+        patch.setattr(shuffle.os, "replace", kill_at(shuffle.os.replace, number))
+        killed(lambda: run("shuffle", packed, output, "--layout", "plain"))
+    assert not (output / "train.rec").exists()
+    assert run("shuffle", packed, output, "--layout", "plain") == 0
+    names = {"train.rec", "train.idx", "train.lst", "property"}
+    assert names == {path.name for path in output.iterdir()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from tests.records import make_image_folder, make_record_set, picture
 from tests.tools.record_commands.runs import contents, facts, kill_at, killed, run
 from tools.record_commands.selection import Selection, select
+from utils import record_set, record_writer
 from utils.images import encode_jpeg
 from utils.record_set import write_record_set
 from utils.record_writer import RecordWriter
@@ -220,3 +223,51 @@ def test_killed_nothing_looks_complete(command: str, tmp_path: Path, monkeypatch
     assert run(command, *sets, tmp_path / "new") == 0
     assert run(command, *sets, tmp_path / "whole") == 0
     assert contents(tmp_path / "new") == contents(tmp_path / "whole")
+
+
+def test_a_subset_takes_its_size_from_an_image_that_is_kept(whole: Path, tmp_path: Path) -> None:
+    with RecordReader(whole / "train.rec") as reader:
+        place = reader.offset(1) + 32
+    (whole / "property").unlink()
+    with (whole / "train.rec").open("r+b") as stream:  # the first image is damaged, and left out
+        stream.seek(place)
+        stream.write(bytes(16))
+    (tmp_path / "without.txt").write_text("1\n")
+    assert run("subset", whole, tmp_path / "sound", "--without", tmp_path / "without.txt") == 0
+
+
+def test_a_long_list_of_labels_is_no_name_of_a_file(whole: Path, tmp_path: Path) -> None:
+    assert run("subset", whole, tmp_path / "part", "--identities", ",".join(["0", "1"] * 4000)) == 0
+
+
+def test_what_speaks_of_an_older_set_goes_with_it(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "part"
+    assert run("subset", whole, output, "--identities", "1") == 0
+    old = {path.name: path.read_bytes() for path in output.iterdir()}
+    with monkeypatch.context() as patch:  # killed at work: the older set is as it was
+        patch.setattr(record_set, "_write_identities", kill_at(record_set._write_identities, 1))
+        killed(lambda: run("merge", whole, output, "--overwrite"))
+    assert {name: (output / name).read_bytes() for name in old} == old
+    with monkeypatch.context() as patch:  # killed among the renames: nothing old describes the new records
+        patch.setattr(record_writer.os, "replace", kill_at(record_writer.os.replace, 2))
+        killed(lambda: run("merge", whole, output, "--overwrite"))
+    assert not {"class_map.txt", "train.lst", "property"} & {path.name for path in output.iterdir()}
+
+
+def test_folders_of_any_name(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = tmp_path / os.fsdecode(b"a\n\xff")
+    odd.mkdir()
+    for name in ("train.rec", "train.idx", "property"):
+        shutil.copy(whole / name, odd / name)
+    assert facts(capsys, "merge", odd, whole, tmp_path / "both")["sets"] == 2
+    lines = (tmp_path / "both" / "train.lst").read_bytes().splitlines()
+    assert all(line.count(b"\t") == 2 for line in lines)
+    assert (tmp_path / "both" / "identities.tsv").read_bytes().count(b"\t") % 3 == 0
+    assert run("merge", odd, whole, odd / "new") == 0
+
+
+def test_a_link_to_a_set_is_no_place_for_its_successor(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "train.rec").symlink_to(whole / "train.rec")
+    shutil.copy(whole / "train.idx", tmp_path / "linked" / "train.idx")
+    assert run("shuffle", tmp_path / "linked", tmp_path / "linked", "--overwrite") == 2

@@ -192,3 +192,12 @@ def test_many_findings_are_counted_and_some_are_listed(
     assert (found["findings_by_kind"], len(found["findings"])) == ({"size": 40}, 5)
     assert run("verify", tmp_path) == 1
     assert "... and 20 more; --json lists 5 of them" in capsys.readouterr().out
+
+
+def test_records_that_are_none_are_all_in_the_file_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.record_commands.walked_set.LISTED", 1)
+    make_record_set(tmp_path, [40])
+    for key in (3, 30):
+        change_word(tmp_path, offset_of(tmp_path, key), bytes(4))
+    assert run("verify", tmp_path, "--bad-keys", tmp_path / "bad.txt") == 1
+    assert (tmp_path / "bad.txt").read_text() == "3\n30\n"
