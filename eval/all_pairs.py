@@ -47,11 +47,15 @@ class ScoreCounts:
         """The lowest edge of a bin above which at most `allowed` different pairs lie.
 
         Returns:
-            The cosine of the edge (a pair counts as same at or above it), different and same pairs there.
+            The cosine of the edge (a pair counts as same at or above it), different and same pairs there. Where too
+            many different pairs lie in the topmost bin, which holds cosines of 1, it is an edge above 1 that no pair
+            reaches.
         """
         above = np.concatenate([self.different[::-1].cumsum()[::-1], [0]])
         edge = int(np.argmax(above <= allowed))
-        return edge * 2 / NUM_BINS - 1, int(above[edge]), int(self.same[edge:].sum())
+        # rounding puts the cosine of equal embeddings on either side of 1
+        cosine = edge * 2 / NUM_BINS - 1 if edge < NUM_BINS else 1 + 2 / NUM_BINS
+        return cosine, int(above[edge]), int(self.same[edge:].sum())
 
 
 def count_scores(embeddings: NDArray[Any], labels: NDArray[Any]) -> ScoreCounts:

@@ -87,7 +87,7 @@ def bootstrap_intervals(
     num_units = int(labels.max()) + 1
     if num_units < 2:
         raise VerificationError(f"bootstrap over {unit}: there is only one; resampling it says nothing")
-    right = _is_right(result, same, places)
+    right = result.is_right.astype(np.float64)
     curve = _Curve(result.scores, same)
     fars = [far for far, tar in result.tar_at_far.items() if tar is not None]
     samples: list[Floats] = []
@@ -128,17 +128,6 @@ def _pair_labels(
     if ((numbers[:, 0] == numbers[:, 1]) != same).any():
         raise VerificationError("bootstrap over identities: is_same and the identities contradict each other")
     return numbers
-
-
-def _is_right(result: PairResult, same: Bools, places: list[NDArray[Any]]) -> Floats:
-    """(N,) 1 where a pair is on the right side of its fold's threshold."""
-    right = np.empty(len(same))
-    for place, threshold in zip(places, result.fold_thresholds, strict=True):
-        scores = result.scores[place]
-        # insightface's test is distance < t, so a score at its threshold is refused
-        accepted = scores > threshold if result.protocol == "insightface" else scores >= threshold
-        right[place] = accepted == same[place]
-    return right
 
 
 def _resampled_weights(

@@ -121,7 +121,8 @@ def alignment(unit: Floats, labels: Labels) -> float | None:
     sums = _sums(unit, labels)
     num_pairs = float((counts * (counts - 1)).sum() / 2)
     # the sum of ||x - y||^2 over unordered pairs of n rows is n * sum ||x||^2 - ||sum x||^2
-    return float((counts**2 - (sums**2).sum(axis=1)).sum() / num_pairs) if num_pairs else None
+    total = float((counts**2 - (sums**2).sum(axis=1)).sum())
+    return max(0.0, total) / num_pairs if num_pairs else None  # of equal rows rounding makes less than nothing
 
 
 def uniformity(unit: Floats, *, seed: int = 0) -> dict[str, Any]:

@@ -117,9 +117,9 @@ def _of_file(path: Path, fars: Sequence[float], confidence: float) -> list[Opera
 
 
 def _words(point: OperatingPoint) -> str:
-    bound = f"at most {point.far_upper:.2e} with {point.confidence:.0%} confidence"
+    bound = f"at most {point.far_upper:.2e} with {point.confidence:.0%} confidence if pairs were independent"
     if point.far_upper_identities is not None:
-        bound += f" if pairs were independent, {point.far_upper_identities:.2e} over other people"
+        bound += f", {point.far_upper_identities:.2e} over other people"
     return (
         f"FAR {point.wanted_far:g}, {point.source}: threshold {point.threshold:.6f} (cosine, same at or above)\n"
         f"  FAR {point.far:.2e} measured ({point.num_accepted:,} of {point.num_different:,} different pairs), {bound}\n"

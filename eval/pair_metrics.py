@@ -42,9 +42,10 @@ class PairResult:
     num_same: int
     num_different: int
     scores: Floats = field(repr=False, compare=False)  # (N,) cosines, in the order of the pairs
+    is_right: Bools = field(repr=False, compare=False)  # (N,) whether its fold's threshold puts a pair on its side
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers as JSON values, FARs as strings such as "0.001"; without `scores`, which has one per pair."""
+        """All numbers as JSON values, FARs as strings such as "0.001"; without those that each pair has."""
         return {
             "protocol": self.protocol,
             "accuracy": self.accuracy,
@@ -106,9 +107,10 @@ def evaluate_pairs(
         _check(np.asarray(development[0]), flags, 1, protocol, fars)
         chosen_on = (*pair_distances(np.asarray(development[0])), flags)
     if protocol == "insightface":
-        accuracies, thresholds = _grid_folds(distances, same, places, chosen_on)
+        is_right, thresholds = _grid_folds(distances, same, places, chosen_on)
     else:
-        accuracies, thresholds = _exact_folds(scores, same, places, chosen_on)
+        is_right, thresholds = _exact_folds(scores, same, places, chosen_on)
+    accuracies = [float(np.mean(is_right[place])) for place in places]
     tars, tar_thresholds = tar_at_far(scores, same, fars)
     two_sided = bool(same.any()) and not bool(same.all())
     return PairResult(
@@ -124,6 +126,7 @@ def evaluate_pairs(
         num_same=int(same.sum()),
         num_different=int((~same).sum()),
         scores=scores,
+        is_right=is_right,
     )
 
 
@@ -180,8 +183,8 @@ def _check(embeddings: NDArray[Any], same: Bools, num_folds: int, protocol: str,
 
 def _grid_folds(
     distances: Floats, same: Bools, folds: list[NDArray[Any]], development: Development | None
-) -> tuple[list[float], list[float]]:
-    """Fold accuracies and cosine thresholds on insightface's grid; "the other folds" are all folds minus this one."""
+) -> tuple[Bools, list[float]]:
+    """Which pairs are right, and cosine thresholds, on insightface's grid; "the other folds" are all minus this one."""
     grid = np.arange(0, 4, 0.01)
     correct = np.array([_correct_on_grid(distances[fold], same[fold], grid) for fold in folds])
     if development is not None:
@@ -189,8 +192,10 @@ def _grid_folds(
     else:
         others = correct.sum(axis=0) - correct if len(folds) > 1 else correct
     best = others.argmax(axis=1)
-    accuracies = [float(correct[i, b]) / len(folds[i]) for i, b in enumerate(best)]
-    return accuracies, [float(1.0 - grid[b] / 2.0) for b in best]
+    is_right = np.empty(len(same), dtype=bool)
+    for fold, chosen in zip(folds, best, strict=True):
+        is_right[fold] = (distances[fold] < grid[chosen]) == same[fold]
+    return is_right, [float(1.0 - grid[b] / 2.0) for b in best]
 
 
 def _correct_on_grid(distances: Floats, same: Bools, grid: Floats) -> NDArray[np.int64]:
@@ -204,8 +209,8 @@ def _correct_on_grid(distances: Floats, same: Bools, grid: Floats) -> NDArray[np
 
 def _exact_folds(
     scores: Floats, same: Bools, folds: list[NDArray[Any]], development: Development | None
-) -> tuple[list[float], list[float]]:
-    accuracies, thresholds = [], []
+) -> tuple[Bools, list[float]]:
+    is_right, thresholds = np.empty(len(same), dtype=bool), []
     for fold in folds:
         if development is not None:
             threshold = _best_threshold(development[1], development[2])
@@ -214,8 +219,8 @@ def _exact_folds(
             others[fold] = len(folds) == 1
             threshold = _best_threshold(scores[others], same[others])
         thresholds.append(threshold)
-        accuracies.append(float(np.mean((scores[fold] >= threshold) == same[fold])))
-    return accuracies, thresholds
+        is_right[fold] = (scores[fold] >= threshold) == same[fold]
+    return is_right, thresholds
 
 
 def _best_threshold(scores: Floats, same: Bools) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from eval.bootstrap import Intervals
 from eval.pair_formats.layouts import RFW_GROUPS, rfw_name
+from eval.pair_formats.pair_list import blocks, folds_of_one_kind
 from eval.pair_metrics import PairResult
 from eval.pairs import RFW, PairSet
 from eval.roc import impostors_needed
@@ -23,6 +24,12 @@ def unsupported_fars(result: PairResult) -> dict[str, int]:
     """FARs that were left out, and the different pairs each of them needs."""
     left_out = [far for far, tar in result.tar_at_far.items() if tar is None]
     return {f"{far:g}": impostors_needed(far) for far in left_out}
+
+
+def one_kind_folds(pair_set: PairSet) -> int:
+    """Folds of a set that hold only same or only different pairs."""
+    folds = pair_set.folds if len(pair_set.folds) else blocks(len(pair_set.is_same), pair_set.num_folds)
+    return folds_of_one_kind(pair_set.is_same, folds)
 
 
 def unique_names(pair_sets: Sequence[PairSet]) -> list[str]:
@@ -42,6 +49,7 @@ def target_summary(
         "data_sha256": pair_set.data_sha256,
         "num_pairs": len(pair_set.is_same),
         "num_folds": pair_set.num_folds,
+        "folds_of_one_kind": one_kind_folds(pair_set),
         "seconds": round(seconds, 3),
         "protocols": {result.protocol: result.to_dict() for result in results},
         "unsupported_fars": unsupported_fars(results[0]),
@@ -73,6 +81,12 @@ def set_text(
         lines.append(
             f"  accuracy ({result.protocol:<11}) {result.accuracy:8.2%} +- {result.accuracy_std:.2%}{interval}"
         )
+    if lonely := one_kind_folds(pair_set):
+        lines += [
+            f"  warning: {lonely} of {pair_set.num_folds} folds hold pairs of one kind only: their accuracy is that",
+            "  of one kind of error at a threshold chosen on another mixture, and the mean can lie below chance.",
+            "  AUC, EER and TAR are of all pairs and stand. For an accuracy give a list whose folds hold both kinds",
+        ]
     known = intervals[first.protocol] if intervals else None
     auc_range, eer_range = (_range(known.auc, 3), _range(known.eer, 2)) if known else ("", "")
     lines.append(f"  AUC {_percent(first.auc, 3)}{auc_range}   EER {_percent(first.eer, 2)}{eer_range}")

@@ -80,6 +80,38 @@ def blocks(count: int, num_folds: int = MAX_FOLDS) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
+def folds_of_one_kind(is_same: NDArray[np.bool_], folds: NDArray[np.int64]) -> int:
+    """How many folds hold only same or only different pairs; their accuracy is that of one kind of error."""
+    num_folds = int(folds.max(initial=-1)) + 1
+    num_pairs = np.bincount(folds, minlength=num_folds)
+    num_same = np.bincount(folds[is_same], minlength=num_folds)
+    return int(((num_same == 0) | (num_same == num_pairs)).sum())
+
+
+def order_for_blocks(is_same: NDArray[np.bool_], folds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order of pairs in which contiguous blocks (see `blocks`) are the folds, or else hold both kinds of pairs.
+
+    Fold after fold where that makes the folds blocks, or blocks that all hold both kinds. Otherwise both kinds are
+    dealt, each fold after fold, so that block k has the k-th tenth of each; of fewer than ten pairs of a kind, one goes
+    to each of the first blocks.
+    """
+    order = np.argsort(folds, kind="stable")
+    wanted = blocks(len(folds))
+    missing = folds_of_one_kind(is_same[order], wanted)
+    if not missing or np.array_equal(folds[order], wanted):
+        return order
+    same, different = order[is_same[order]], order[~is_same[order]]
+    rarer, other = sorted((same, different), key=len)
+    rarer_blocks = blocks(len(rarer), int(wanted.max()) + 1) if len(rarer) else np.empty(0, np.int64)
+    room = np.bincount(wanted) - np.bincount(rarer_blocks, minlength=int(wanted.max()) + 1)
+    place = np.empty(len(folds), dtype=np.int64)
+    place[rarer] = rarer_blocks
+    place[other] = np.repeat(np.arange(len(room)), room)
+    mixed = np.concatenate([same, different])
+    mixed = mixed[np.argsort(place[mixed], kind="stable")]
+    return mixed if folds_of_one_kind(is_same[mixed], wanted) < missing else order
+
+
 def finish(
     images: Sequence[ListedImage], is_same: Sequence[bool], folds: NDArray[np.int64], lists: Sequence[Path]
 ) -> PairList:

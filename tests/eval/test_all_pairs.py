@@ -182,3 +182,25 @@ def test_embeddings_that_cannot_be_paired_are_refused():
     embeddings[2, 0] = np.nan
     with pytest.raises(VerificationError, match="1 of 8 embeddings hold NaN"):
         count_scores(embeddings, labels)
+
+
+def test_a_network_that_gives_every_face_one_embedding_gets_a_threshold_that_no_pair_reaches():
+    rng = np.random.default_rng(0)
+    embeddings = np.tile(rng.normal(size=(1, 5)), (40, 1)).astype(np.float32)
+    labels = np.arange(40) % 10
+    (point,) = points_of_embeddings(embeddings, labels, [0.1], "x")
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    assert (point.far, point.num_accepted, point.tar) == (0.0, 0, 0.0)
+    assert not (unit @ unit.T >= point.threshold).any()
+
+
+def test_a_bound_says_that_it_takes_pairs_as_independent(capsys, tmp_path):
+    embeddings, labels = noisy_pairs(200)
+    result = evaluate_pairs(embeddings, labels)
+    document = {"targets": {"made": {
+        "protocols": {"insightface": result.to_dict()},
+        "operating_points": points_of_pairs(result, labels, "made"),
+    }}}  # fmt: skip
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    assert main([str(tmp_path), "--far", "0.1"]) == 0
+    assert "with 95% confidence if pairs were independent\n" in capsys.readouterr().out

@@ -130,3 +130,14 @@ def test_a_set_of_one_kind_has_an_interval_of_its_accuracy_alone():
     found = bootstrap_intervals(result, np.ones(40, dtype=bool), unit="folds", num_resamples=20)
     assert found.accuracy is not None
     assert (found.auc, found.eer, set(found.tar_at_far.values())) == (None, None, {None})
+
+
+def test_the_accuracy_lies_in_its_interval_where_embeddings_are_zero_or_all_equal():
+    rng = np.random.default_rng(3)
+    zeros = rng.integers(-1, 2, (120, 2)).astype(float)  # cosines of exact -1, 0, 1, and rows of zeros
+    same = np.arange(60) % 3 == 0
+    for embeddings in (zeros, np.tile(rng.normal(size=(1, 5)), (120, 1))):
+        result = evaluate_pairs(embeddings, same, num_folds=6)
+        assert result.accuracy == pytest.approx(np.mean(result.is_right), abs=1e-12)
+        interval = bootstrap_intervals(result, same, unit="folds", num_resamples=200).accuracy
+        assert interval[0] - 1e-12 <= result.accuracy <= interval[1] + 1e-12

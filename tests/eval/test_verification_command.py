@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from backbones import build_backbone
 from eval import verification
 from eval.pairs import load_pairs, write_bin
 from eval.saved_scores import read_scores
+from eval.verification_tables import one_kind_folds
 from tests.eval.faces import jpeg_pairs, memory_pairs, write_lfw_images
 from tests.eval.pair_folders import write_rfw_lists
 from tests.ranks import REPO_ROOT
@@ -125,6 +127,22 @@ def test_a_one_sided_set_has_accuracy_but_no_roc(place, tmp_path, capsys):
     assert "100.00% +- 0.00%" in printed
     assert "AUC n/a   EER n/a" in printed
     assert (tmp_path / "twins_roc.png").is_file()
+
+
+def test_folds_of_one_kind_are_warned_of(place, tmp_path, capsys):
+    images, flags = jpeg_pairs(24)
+    pairs = sorted(range(24), key=lambda pair: not flags[pair])  # all same pairs before all different ones
+    sorted_images = [images[2 * pair + side] for pair in pairs for side in (0, 1)]
+    write_bin(tmp_path / "sorted.bin", sorted_images, sorted(flags, reverse=True))
+    targets = f"small,{tmp_path / 'sorted.bin'}"
+    assert verification.main(command(place, "--targets", targets, "--out", str(tmp_path / "out"))) == 0
+    small, lonely = capsys.readouterr().out.split("\nsorted: ")
+    assert "warning" not in small
+    assert "warning: 10 of 10 folds hold pairs of one kind only" in lonely
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["targets"]
+    assert [found[name]["folds_of_one_kind"] for name in ("small", "sorted")] == [0, 10]
+    listed = replace(load_pairs("small", place), folds=np.where(flags, 0, 1), num_folds=2)
+    assert one_kind_folds(listed) == 2
 
 
 def test_rfw_with_intervals_and_one_json_object(place, tmp_path, capsys, monkeypatch):

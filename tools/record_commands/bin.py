@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.bin_files import read_bin, write_bin
-from eval.pair_formats.pair_list import MAX_FOLDS, blocks
+from eval.pair_formats.pair_list import blocks, folds_of_one_kind, order_for_blocks
 from eval.pair_formats.reading import read_pair_list
 from eval.pairs import load_bin
 from sources.base import SourceError
@@ -63,7 +63,8 @@ def make_bin(images: Path, pairs: Path, output: Path, size: tuple[int, int] | No
     """Writes the pairs of a list as a `.bin`; images that have the right size keep their bytes.
 
     An image in several pairs is in the file once, and memory holds each image once. A `.bin` has no folds, readers make
-    ten blocks of it: pairs are written fold after fold, so that folds of equal size stay what they are.
+    ten blocks of it: pairs are written fold after fold, so that folds of equal size stay what they are. Where the folds
+    are lost, both kinds of pairs are dealt over the blocks: a block of one kind has an accuracy that says nothing.
 
     Raises:
         PairError: the list does not parse.
@@ -73,7 +74,7 @@ def make_bin(images: Path, pairs: Path, output: Path, size: tuple[int, int] | No
     if not output.parent.is_dir():
         raise SourceError(f"{output.parent}: no such folder; make it first")
     listed_pairs = read_pair_list(pairs)
-    order = np.argsort(listed_pairs.folds, kind="stable")
+    order = order_for_blocks(listed_pairs.is_same, listed_pairs.folds)
     is_same, folds = listed_pairs.is_same[order], listed_pairs.folds[order]
     listed = [listed_pairs.images[2 * pair + side] for pair in order.tolist() for side in (0, 1)]
     treatment = Treatment(size or (FACE.height, FACE.width), size is not None, quality=quality)
@@ -93,13 +94,24 @@ def make_bin(images: Path, pairs: Path, output: Path, size: tuple[int, int] | No
     write_bin(output, [loaded[image.file] for image in listed], is_same)
     num_same = int(is_same.sum())
     words = [f"{output}: {len(is_same)} pairs ({num_same} same) of {len(loaded)} images"]
-    keeps_folds = bool((folds == blocks(len(folds))).all())
+    read_as = blocks(len(folds))
+    num_read, keeps_folds = int(read_as.max()) + 1, bool((folds == read_as).all())
+    in_order = bool((np.diff(folds) >= 0).all())
     if not keeps_folds:
-        words.append(f"note: the list's folds are lost; a .bin has none, and readers make {MAX_FOLDS} equal ones of it")
+        dealt = "" if in_order else ", over which pairs of both kinds are dealt"
+        words.append(
+            f"note: the list's folds are lost; a .bin has none, readers make {num_read} equal ones of it{dealt}"
+        )
+    one_kind = folds_of_one_kind(is_same, read_as)
+    if one_kind:
+        words.append(
+            f"warning: {one_kind} of the {num_read} folds that readers make hold pairs of one kind only; an accuracy "
+            "over such folds says little. Mix same and different pairs in the list, or give it a column of folds"
+        )
     digest = load_bin(output).data_sha256
     facts = {
         "bin": output, "pairs": len(is_same), "same": num_same, "images": len(loaded), "keeps_folds": keeps_folds,
-        "sha256": digest,
+        "folds_of_one_kind": one_kind, "sha256": digest,
     }  # fmt: skip
     return Outcome("\n".join([*words, f"SHA-256 {digest}"]), facts)
 

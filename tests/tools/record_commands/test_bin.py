@@ -58,6 +58,38 @@ def test_a_set_that_contradicts_itself_keeps_saying_so(tmp_path: Path, capsys: p
     assert lines[6].endswith(".png")
 
 
+def test_where_folds_are_lost_every_block_holds_both_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = folder_of_faces(tmp_path / "images")
+    same = ["Ann/Ann_0001.jpg Ann/Ann_0002.jpg 1 0\n"] * 15 + ["Bob/Bob_0001.jpg Bob/Bob_0003.jpg 1 1\n"] * 5
+    different = ["Ann/Ann_0001.jpg Bob/Bob_0001.jpg 0 1\n"] * 8 + ["Bob/Bob_0002.jpg Cid/Cid_0001.jpg 0 2\n"] * 12
+    (tmp_path / "pairs.txt").write_text("".join(same + different))
+    assert run("bin", images, tmp_path / "set.bin", "--pairs", tmp_path / "pairs.txt") == 0
+    printed = capsys.readouterr().out
+    assert "note: the list's folds are lost" in printed
+    assert "over which pairs of both kinds are dealt" in printed
+    assert "warning" not in printed
+    listed, packed = load_pair_list(images, tmp_path / "pairs.txt"), load_bin(tmp_path / "set.bin")
+    assert packed.num_folds == 10
+    assert [int(part.sum()) for part in np.array_split(packed.is_same, 10)] == [2] * 10
+    pairs = [
+        sorted((np.asarray(pair_set.images[2 * n]).tobytes(), np.asarray(pair_set.images[2 * n + 1]).tobytes(), flag)
+               for n, flag in enumerate(pair_set.is_same.tolist()))
+        for pair_set in (listed, packed)
+    ]  # fmt: skip
+    assert pairs[0] == pairs[1]
+
+
+def test_kept_folds_of_one_kind_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = folder_of_faces(tmp_path / "images")
+    lines = ["Ann/Ann_0001.jpg Ann/Ann_0002.jpg 1\n"] * 15 + ["Ann/Ann_0001.jpg Bob/Bob_0001.jpg 0\n"] * 15
+    (tmp_path / "pairs.txt").write_text("".join(lines))
+    arguments = ["bin", images, tmp_path / "set.bin", "--pairs", tmp_path / "pairs.txt"]
+    found = facts(capsys, *arguments)
+    assert (found["keeps_folds"], found["folds_of_one_kind"]) == (True, 10)
+    assert run(*arguments, "--overwrite") == 0
+    assert "warning: 10 of the 10 folds that readers make hold pairs of one kind only" in capsys.readouterr().out
+
+
 def test_images_of_another_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = folder_of_faces(tmp_path / "images")
     (images / "Bob" / "Bob_0001.jpg").write_bytes(encode_jpeg(face(1)[:100]))
