@@ -80,6 +80,14 @@ def test_an_onnx_file_is_described(tmp_path: Path) -> None:
     assert "network               means" in words(facts).splitlines()
 
 
+def test_text_that_is_no_utf_8_is_shown_all_the_same(tmp_path: Path) -> None:
+    """Found by the fuzzer: protobuf hands such text out as bytes."""
+    model = mean_graph(1.0)
+    model.metadata_props.add(key="network", value="means")
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString().replace(b"network", b"netw\xffrk"))
+    assert "netw\ufffdrk               means" in words(describe(tmp_path / "a.onnx")).splitlines()
+
+
 def test_weights_are_described(tmp_path: Path) -> None:
     net = settled("digits", 1)
     count = export_safetensors(net, tmp_path / "deep" / "a.safetensors", extra_metadata={"weights": "model.pt"})
