@@ -98,8 +98,8 @@ def pair_file(folder: Path, data: Path, pairs: int) -> Path:
     chosen = [np.flatnonzero(pair_set.is_same == same)[: pairs // 2] for same in (True, False)]
     order = np.stack(chosen, axis=1).reshape(-1)  # alternating, so that every fold has both
     places = (2 * order[:, None] + np.arange(2)).reshape(-1)
-    files = [entry.file for entry in pair_set.images._files]  # type: ignore[attr-defined]  # encoded as they are
-    write_bin(path, [files[place].read_bytes() for place in places], pair_set.is_same[order])
+    files = [data / "images" / pair_set.names[place] for place in places.tolist()]  # encoded as they are
+    write_bin(path, [file.read_bytes() for file in files], pair_set.is_same[order])
     return path
 
 
