@@ -71,6 +71,7 @@ class Fuzzer:
         """Runs until that many inputs or seconds are done."""
         random = Random(f"{self.target.name} {seed}")
         start = time.monotonic()
+        self._base = self._peak = self._memory.read()  # again: seeds of other targets may have run since
         while self.tally.inputs < inputs and time.monotonic() - start < seconds:
             self.feed(self.damage(random.choice(self.seeds), random))
         self.tally.seconds = time.monotonic() - start
