@@ -53,31 +53,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     backbone = network(options)
     contents = variants(backbone, options)
     backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as load_embedder does
-    parts, details = [], {}
+    info, count = backbone_info(backbone), sum(value.numel() for value in backbone.parameters())
+    context |= {"threads": torch.get_num_threads(), "onnxruntime": onnxruntime.__version__, "network": info.name}
+    context |= {"bytes": {name: len(content) for name, content in contents.items()}}
+    about = f"`{info.name}`, {count / 1e6:.1f} million parameters, {info.embedding_size} dimensions"
+    about += f"; onnxruntime {onnxruntime.__version__}, PyTorch {torch.__version__}, threads: {torch.get_num_threads()}"
     with in_turn(backbone) as pytorch:
         files = {name: OnnxEmbedder(content) for name, content in contents.items()}
+        tables, details = [], {}
         for target in options.targets.split(",") if options.targets else ():
             pairs = load_pairs(target, options.data)
             found = on_pairs(pytorch, files, pairs)
-            parts.append(fidelity(found, contents))
+            tables.append(fidelity(found, contents))
             details[pairs.name] = {name: one.to_dict() for name, one in found.items()}
-            print(parts[-1], flush=True)
+        if tables:
+            markdown = "\n\n".join([*tables, f"{about}."])
+            path = save(
+                "onnx_fidelity", "ONNX files: fidelity", markdown, {**context, "pairs": details}, options.results
+            )
+            print(f"{markdown}\nwrote {path}", flush=True)
         embedders: dict[str, Embedder] = {BASELINE: pytorch, **files}
-        speeds = compare_speeds(
-            embedders, random_images(max(BATCHES), FACE), rounds=options.rounds, seconds=options.seconds
-        )
-    parts.append(speed_table(speeds))
-    info, count = backbone_info(backbone), sum(value.numel() for value in backbone.parameters())
-    parts.append(
-        f"`{info.name}`, {count / 1e6:.1f} million parameters, {info.embedding_size} dimensions; onnxruntime "
-        f"{onnxruntime.__version__}, {torch.get_num_threads()} threads, {options.rounds} rounds of at least "
-        f"{options.seconds} s a turn."
-    )
-    markdown = "\n\n".join(parts)
-    data = {**context, "threads": torch.get_num_threads(), "onnxruntime": onnxruntime.__version__, "pairs": details}
-    data |= {"bytes": {name: len(content) for name, content in contents.items()}}
-    data |= {"speeds": [speed.to_dict() for speed in speeds], "rounds": options.rounds, "network": info.name}
-    print(f"{parts[-2]}\n\n{parts[-1]}\nwrote {save('onnx', 'ONNX variants', markdown, data, options.results)}")
+        images = random_images(max(BATCHES), FACE)
+        speeds = compare_speeds(embedders, images, rounds=options.rounds, seconds=options.seconds)
+    markdown = f"{speed_table(speeds)}\n\n{about}; {options.rounds} rounds, a turn {options.seconds} s or longer."
+    context |= {"speeds": [speed.to_dict() for speed in speeds], "rounds": options.rounds}
+    print(f"{markdown}\nwrote {save('onnx', 'ONNX files: speed', markdown, context, options.results)}")
     return 0
 
 
