@@ -40,6 +40,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.whole_run
 	$(RUN) -m benchmarks.verification
 	$(RUN) -m benchmarks.start
+	test ! -d work_dirs/quickstart || $(RUN) -m benchmarks.onnx --model work_dirs/quickstart
 	$(RUN) -m benchmarks.saving
 	$(RUN) -m benchmarks.scaling_model --measure
 	$(RUN) -m benchmarks.long_run
