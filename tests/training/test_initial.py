@@ -116,7 +116,8 @@ def from_safetensors(folder: str) -> tuple[list[str], bool]:
 
 def test_a_run_starts_from_safetensors(ranks: RankPool, tmp_path: Path) -> None:
     lines, same = ranks.run(1, from_safetensors, str(tmp_path))[0]
-    assert (lines, same) == ([f"init_from: 9 of 9 tensors taken from {tmp_path}/model.safetensors"], True)
+    taken = f"init_from: 9 of 9 tensors (406 of 406 parameters) taken from {tmp_path}/model.safetensors"
+    assert (lines, same) == ([taken], True)
 
 
 def foreign(path: str) -> None:
