@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sources.base import Source, SourceError
 
-__all__ = ["Source", "SourceError", "open_source"]
+__all__ = ["Source", "SourceError", "open_source", "test_location"]
 
 # prefix -> (module, function taking the rest of the location); imported only when asked for.
 _KINDS = {
@@ -15,14 +15,17 @@ _KINDS = {
     "cifar10": ("sources.cifar", "open_cifar10"),
     "cifar100": ("sources.cifar", "open_cifar100"),
     "svhn": ("sources.svhn", "open_svhn"),
+    "digits": ("sources.digits", "open_digits"),
     "market1501": ("sources.reid", "open_market1501"),
     "dukemtmc": ("sources.reid", "open_dukemtmc"),
     "synthetic": ("sources.synthetic", "open_synthetic"),
 }
+_NEED_NO_FOLDER = ("digits", "synthetic")
+_HALVED = ("mnist", "cifar10", "cifar100", "svhn", "digits", "synthetic")  # kinds that take :test
 _HELP = (
     "give a folder with train.rec (and train.idx), a folder with one sub-folder of images per identity, "
     "mnist:DIR, cifar10:DIR, cifar100:DIR, svhn:DIR (each also DIR:test), market1501:DIR, dukemtmc:DIR (each also "
-    "DIR:HEIGHTxWIDTH), synthetic or synthetic:CLASSES:IMAGES"
+    "DIR:HEIGHTxWIDTH), digits, synthetic or synthetic:CLASSES:IMAGES (digits and synthetic also with :test)"
 )
 
 
@@ -39,7 +42,7 @@ def open_source(location: str) -> Source:
     if not location:
         raise SourceError(f"no training data given (the location is empty): {_HELP}")
     kind, separator, rest = location.partition(":")
-    if kind in _KINDS and (separator or kind == "synthetic"):
+    if kind in _KINDS and (separator or kind in _NEED_NO_FOLDER):
         module, function = _KINDS[kind]
         source: Source = getattr(importlib.import_module(module), function)(rest)
         return source
@@ -63,6 +66,21 @@ def open_source(location: str) -> Source:
     raise SourceError(
         f"{path}: looked for train.rec or identity folders, found {_listing(path) or 'nothing'}. What to do: {_HELP}"
     )
+
+
+def test_location(location: str) -> str | None:
+    """Where the test half of a training location is, for `open_source`; whether it is there, only opening tells.
+
+    Returns:
+        The location with `:test`; None where it is a test half itself, or of a kind without one.
+    """
+    kind, separator, rest = location.partition(":")
+    if kind not in _HALVED or not (separator or kind in _NEED_NO_FOLDER):
+        return None
+    if rest == "test" or rest.endswith(":test"):
+        return None
+    rest = rest.removesuffix("train").removesuffix(":") if rest == "train" or rest.endswith(":train") else rest
+    return f"{kind}:{rest}:test" if rest else f"{kind}:test"
 
 
 def _neighbours(path: Path) -> str:

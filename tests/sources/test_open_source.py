@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sources import SourceError, open_source
+from sources import test_location as find_test_half
 from tests.records import make_image_folder, make_record_set
 
 
@@ -53,3 +54,35 @@ def test_a_folder_with_neither_records_nor_identities(tmp_path: Path) -> None:
         open_source(str(tmp_path))
     with pytest.raises(SourceError, match=r"neither a \.rec nor a folder"):
         open_source(str(tmp_path / "readme.txt"))
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("mnist:data/mnist", "mnist:data/mnist:test"),
+        ("cifar10:DIR", "cifar10:DIR:test"),
+        ("cifar100:DIR:train", "cifar100:DIR:test"),
+        ("svhn:C:/data", "svhn:C:/data:test"),
+        ("svhn:data/train", "svhn:data/train:test"),
+        ("digits", "digits:test"),
+        ("digits:train", "digits:test"),
+        ("synthetic", "synthetic:test"),
+        ("synthetic:7:48", "synthetic:7:48:test"),
+        ("digits:test", None),
+        ("mnist:DIR:test", None),
+        ("market1501:DIR", None),
+        ("mnist", None),
+        ("some/folder", None),
+        ("", None),
+    ],
+)
+def test_where_the_test_half_is(location: str, expected: str | None) -> None:
+    assert find_test_half(location) == expected
+
+
+def test_the_test_half_of_noise_has_the_same_classes_and_other_pixels() -> None:
+    train, test = open_source("synthetic:3:7"), open_source("synthetic:3:7:test")
+    assert (len(test), test.class_counts().tolist()) == (7, [3, 2, 2])
+    assert [test.read(index)[1] for index in range(7)] == [train.read(index)[1] for index in range(7)]
+    assert not any((train.read(index)[0] == test.read(index)[0]).mean() > 0.1 for index in range(7))
+    assert open_source("synthetic:test").num_classes == 10_000
