@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from backbones import WeightsError
-from eval.embedder import CHECKPOINTS, EmbedderError, find_weights, load_embedder
+from eval.embedder import CHECKPOINTS, EmbedderError, OnnxEmbedder, find_weights, load_embedder
 from eval.embedding import embed_images
 from eval.embedding_geometry import (
     alignment,
@@ -33,6 +33,9 @@ from eval.pair_metrics import VerificationError
 from utils.command_line import Outcome, command_parser, run_command, say, to_json
 from utils.errors import DataError
 from utils.files import sha256_of, write_text_whole
+
+# of the mean norm: a spread that is rounding (float16 included); between images of one network it is 0.05 and more
+_ALIKE = 1e-3
 
 
 class QualityError(DataError):
@@ -69,12 +72,17 @@ def quality_figures(embedding_set: EmbeddingSet, sharpness: NDArray[Any] | None 
             "std": float(norms.std()),
             **{f"p{p}": float(np.percentile(norms, p)) for p in (5, 50, 95)},
         },
-        "norm_correlations": norm_correlations(norms, others),
+        "norm_correlations": norm_correlations(np.ones(len(norms)) if _alike(norms) else norms, others),
         "angles": angle_statistics(unit[known], numbers),
         "effective_dimension": effective_dimension(unit),
         "alignment": alignment(unit[known], numbers),
         "uniformity": uniformity(unit),
     }
+
+
+def _alike(norms: NDArray[np.float64]) -> bool:
+    """Whether all norms are one number but for rounding: then ranking them ranks rounding errors."""
+    return bool(norms.std() <= _ALIKE * norms.mean())
 
 
 def laplacian_variance(image: NDArray[np.uint8]) -> float:
@@ -133,6 +141,11 @@ def _embed(options: argparse.Namespace, images: ImageSet | None) -> EmbeddingSet
     weights = find_weights(options.model, options.checkpoint)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     embedder = load_embedder(weights, network=options.network, device=device)
+    if isinstance(embedder, OnnxEmbedder) and embedder.is_normalized:
+        raise QualityError(
+            f"{weights}: its embeddings already have length 1, so their norms tell nothing; give the run folder or the "
+            "weights it was exported from, or export it without --normalize"
+        )
     embeddings = embed_images(
         embedder,
         images.images,
@@ -193,6 +206,8 @@ def _words(figures: dict[str, Any]) -> str:
         + (f", {figures['num_without_identity']} of nobody known" if figures["num_without_identity"] else ""),
         f"norm {norm['mean']:.2f} +- {norm['std']:.2f}, 5 % below {norm['p5']:.2f}, 5 % above {norm['p95']:.2f}",
     ]
+    if norm["std"] <= _ALIKE * norm["mean"]:
+        lines.append("  all norms are alike (normalised before they were saved?): they tell nothing here")
     for name, found in figures["norm_correlations"].items():
         value = "n/a" if found["spearman"] is None else f"{found['spearman']:+.3f}"
         lines.append(

@@ -37,9 +37,15 @@ def points_of_results(path: Path, fars: Sequence[float], target: str | None) -> 
             raise OperatingPointError(f"{path}: {name} has no operating points; verify the model again")
         for far in fars:
             first = next(iter(protocols.values()), None)
-            num_different = first.get("num_different") if isinstance(first, dict) else None
+            pairs = first if isinstance(first, dict) else {}
+            num_different = pairs.get("num_different")
             if isinstance(num_different, int):
                 require_impostors(far, num_different, name)
+            if pairs.get("num_same") == 0:
+                raise OperatingPointError(
+                    f"{path}: {name} has no same pairs, so verification measured no TAR and kept no threshold. Verify "
+                    "on a set with both kinds of pairs, or give labelled embeddings (.npz, .parquet)"
+                )
             if f"{far:g}" not in known:
                 raise OperatingPointError(
                     f"{path}: {name} was not measured at FAR {far:g}; there are {', '.join(known) or 'none'}. Verify "
@@ -123,8 +129,14 @@ def _words(point: OperatingPoint) -> str:
     return (
         f"FAR {point.wanted_far:g}, {point.source}: threshold {point.threshold:.6f} (cosine, same at or above)\n"
         f"  FAR {point.far:.2e} measured ({point.num_accepted:,} of {point.num_different:,} different pairs), {bound}\n"
-        f"  TAR {point.tar:.2%} of {point.num_same:,} same pairs"
+        f"  {_tar_words(point)}"
     )
+
+
+def _tar_words(point: OperatingPoint) -> str:
+    if point.tar is None:
+        return "TAR cannot be measured: there are no same pairs, no identity has two embeddings"
+    return f"TAR {point.tar:.2%} of {point.num_same:,} same pairs"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class OperatingPoint:
         far_upper_identities: the same by resampling identities, None where they are not known.
         confidence: of both bounds.
         num_accepted: different pairs at or above the threshold, of num_different.
-        tar: of num_same pairs.
+        tar: of num_same pairs; None where there are none.
         source: what it was measured on.
     """
 
@@ -47,7 +47,7 @@ class OperatingPoint:
     confidence: float
     num_accepted: int
     num_different: int
-    tar: float
+    tar: float | None
     num_same: int
     source: str
 
@@ -118,7 +118,7 @@ def points_of_embeddings(
                 confidence=confidence,
                 num_accepted=accepted,
                 num_different=counts.num_different,
-                tar=same / counts.num_same if counts.num_same else float("nan"),
+                tar=same / counts.num_same if counts.num_same else None,
                 num_same=counts.num_same,
                 source=source,
             )

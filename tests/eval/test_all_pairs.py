@@ -71,6 +71,26 @@ def test_operating_points_of_embeddings():
     assert point.far_upper_identities > point.far_upper
 
 
+def test_a_tar_without_same_pairs_is_said_to_be_unmeasurable(tmp_path, capsys):
+    embeddings, _ = labelled()
+    names = np.array([str(i) for i in range(160)])
+    alone = EmbeddingSet(embeddings, names, np.arange(160), names, np.full(160, np.nan, np.float32))
+    save_embedding_set(tmp_path / "alone.npz", alone)
+    assert main([str(tmp_path / "alone.npz"), "--far", "1e-2", "--json"]) == 0
+    printed = capsys.readouterr()
+    (point,) = json.loads(printed.out)["points"]
+    assert (point["tar"], point["num_same"], point["num_different"]) == (None, 0, 160 * 159 // 2)
+    assert "TAR cannot be measured: there are no same pairs, no identity has two embeddings" in printed.err
+    assert "nan" not in printed.err
+
+
+def test_verified_pairs_of_one_kind_have_no_threshold_and_that_is_said(tmp_path, capsys):
+    protocols = {"insightface": {"num_same": 0, "num_different": 5000}}
+    write_results(tmp_path / "results.json", protocols=protocols, operating_points={})
+    assert main([str(tmp_path / "results.json"), "--far", "0.1"]) == 2
+    assert "lfw has no same pairs, so verification measured no TAR" in capsys.readouterr().err
+
+
 def test_the_bound_over_identities_equals_its_definition(monkeypatch):
     monkeypatch.setattr(thresholds, "_RESAMPLES", 20)
     embeddings, labels = labelled(12, 3)

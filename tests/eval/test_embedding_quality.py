@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto
 
 from backbones import build_backbone
 from eval import embedding_geometry
@@ -24,6 +25,7 @@ from eval.embedding_quality import laplacian_variance, main
 from eval.embedding_set import EmbeddingSet, save_embedding_set
 from eval.pair_metrics import VerificationError
 from tests.eval.faces import face, write_lfw_images
+from tests.eval.test_onnx_embedder import PIXELS, means
 
 
 def made_up(num_identities: int = 9, seed: int = 0):
@@ -147,6 +149,28 @@ def test_the_command_on_images_and_on_saved_embeddings(place, capsys):
     printed = capsys.readouterr().out
     assert "3 embeddings of 2 identities, 1 of nobody known" in printed
     assert "rank correlation with sharpness: n/a (2 embeddings)" in printed
+
+
+def test_embeddings_of_length_1_tell_nothing_by_their_norms(place, capsys):
+    unit = normalised(np.random.default_rng(0).normal(size=(6, 4))).astype(np.float32)
+    scores = np.linspace(0, 1, 6, dtype=np.float32)
+    names = np.array([f"{i}.jpg" for i in range(6)])
+    for name, rows in (("unit", unit), ("given", unit * (1 + scores[:, None]))):
+        made = EmbeddingSet(rows, names, np.arange(6) % 2, np.array(["Ann", "Bob"]), scores)
+        save_embedding_set(place / f"{name}.npz", made)
+        assert main([str(place / f"{name}.npz")]) == 0
+        printed = capsys.readouterr().out
+        assert ("all norms are alike" in printed) is (name == "unit")
+        assert f"detector score: {'n/a' if name == 'unit' else '+1.000'} (6 embeddings)" in printed
+
+
+def test_a_model_file_that_normalises_is_refused(place, capsys):
+    (place / "unit.onnx").write_bytes(means(TensorProto.UINT8, PIXELS, {"embeddings_normalized": "true"}))
+    (place / "plain.onnx").write_bytes(means(TensorProto.UINT8, PIXELS))
+    arguments = [str(place / "faces"), "--device", "cpu", "--model"]
+    assert main([*arguments, str(place / "unit.onnx")]) == 2
+    assert "unit.onnx: its embeddings already have length 1, so their norms tell nothing" in capsys.readouterr().err
+    assert main([*arguments, str(place / "plain.onnx")]) == 0
 
 
 @pytest.mark.parametrize(
