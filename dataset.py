@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from sources import Source, SourceError, open_source
+from sources import Source, SourceError, open_source, test_location
+from sources.imbalance import imbalanced
 from sources.substitutes import ImageReader, KnownClasses
 from utils.augmentation import AUGMENTATIONS, place_augmented
 from utils.bad_records import BadImage
@@ -29,7 +30,9 @@ __all__ = [
     "SourceError",
     "batches_per_epoch",
     "build_loader",
+    "imbalanced",
     "open_source",
+    "test_location",
 ]
 
 _AUGMENTATION = 2  # key stream of the seed; the epoch's order has another

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from backbones import WeightsError, backbone_info, build_backbone
-from dataset import Source, batches_per_epoch, open_source
+from dataset import Source, batches_per_epoch
 from eval.embedder import EmbedderError, find_weights
 from eval.pairs import PairSet, load_pair_sets
+from training.data import open_training_source
 from training.resources import (
     Sizes,
     as_size,
@@ -115,7 +116,7 @@ def _inspect_data(config: Config, world_size: int, inputs: Inputs) -> None:
         inputs.problems.append(missing)
         return
     try:
-        source = inputs.source = open_source(config.rec)
+        source = inputs.source = open_training_source(config)
     except (DataError, OSError) as error:
         inputs.problems.append(f"rec: {error}")
         return

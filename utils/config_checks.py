@@ -13,7 +13,10 @@ from utils.config_values import WrongTypeError, conform, describe_type, did_you_
 
 INSTALLED = ("torchvision:", "timm:")  # networks whose names an optional package knows
 # Training data that has no folder in which verification sets could lie.
-WITHOUT_FOLDER = ("synthetic", "mnist:", "cifar10:", "cifar100:", "svhn:", "market1501:", "dukemtmc:")
+WITHOUT_FOLDER = (
+    "synthetic", "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet32", "cub200", "folder", "market1501",
+    "dukemtmc",
+)  # fmt: skip
 
 
 def check_together(
@@ -62,7 +65,7 @@ def check_together(
 def missing_data_message(config: Config) -> str | None:
     """Returns what to do about training data that is not on disk, or None where it is (or needs no folder)."""
     location = Path(config.rec)
-    if config.rec.startswith(WITHOUT_FOLDER) or location.exists():
+    if _is_no_folder(config.rec) or location.exists():
         return None
     return (
         f"rec = {config.rec!r} (from {config.source} or the command line), but there is no {location.absolute()}. "
@@ -70,6 +73,11 @@ def missing_data_message(config: Config) -> str | None:
         "rec=/path/to/data. "
         "An image folder is packed by `python -m tools.records pack`."
     )
+
+
+def _is_no_folder(rec: str) -> bool:
+    kind, separator, _ = rec.partition(":")
+    return kind in WITHOUT_FOLDER and bool(separator or kind in ("synthetic", "digits"))
 
 
 def _get(values: Mapping[str, Any], name: str) -> Any:
@@ -95,7 +103,7 @@ def _check_data(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
     rec = _get(values, "rec")
     if not rec:
         return [f"{origins['rec']}: rec is not set. Name the training data, as in rec=/path/to/faces."]
-    if _get(values, "val_targets") and _get(values, "val_dir") is None and rec.startswith(WITHOUT_FOLDER):
+    if _get(values, "val_targets") and _get(values, "val_dir") is None and _is_no_folder(rec):
         where = origins["val_targets"]
         return [f"{where}: val_targets are set, but rec = {rec!r} is no folder to find them in. Set val_dir to theirs."]
     return []

@@ -56,6 +56,10 @@ class Config:
     num_classes: int | None = key(None, "identities; None: read from the data, else checked against it", "[2, inf)")
     num_image: int | None = key(None, "training images; None: read from the data, else checked against it", "[1, inf)",
                                 unit="images")
+    imbalance: Literal["none", "long_tailed", "step"] = key(
+        "none", "train on fewer images of some classes, drawn by `seed`: `long_tailed`, sizes fall from class to class "
+        "by a constant factor; `step`, half of the classes are small")
+    imbalance_ratio: float = key(100.0, "largest over smallest class, for `imbalance`", "[1, inf)")
     augmentation: Literal["none", "flip", "pad_crop_flip", "shift_flip"] = key(
         "flip", "`flip` mirrors half of the images; `pad_crop_flip` also shifts them by up to 4 pixels into black, as "
         "for CIFAR, `shift_flip` into the rim's own colours, for faces")
