@@ -27,9 +27,10 @@ from training.check import check_run
 from training.class_match import write_class_names
 from training.determinism import DeterminismError, determinism
 from training.initial import load_initial_weights
-from training.preflight import Inputs, inspect_run
+from training.inputs import Inputs
+from training.preflight import inspect_run
 from training.provenance import write_provenance
-from training.scoring import is_due, verify_run
+from training.scoring import is_due, score_run
 from training.state import Resumed, claim_folder, resume_run, save_model, save_run
 from training.step import NonFiniteError, train_step
 from training.telling import log_events, log_step, summary
@@ -148,8 +149,8 @@ def run_steps(run: Run, log: RunLog, watchdog: Watchdog, stop: StopSignal, first
     plan, config = run.plan, run.config
     if first_step == 0:
         watchdog.beat("verifying", 0)
-        log.info("verifying the untrained net") if run.pair_sets else None
-        verify_run(run, log, 0)  # the untrained net: a broken verification shows now, not after an epoch
+        log.info("verifying the untrained net") if run.pair_sets or run.test else None
+        score_run(run, log, 0)  # the untrained net: a broken verification shows now, not after an epoch
     watchdog.beat("waiting for data", first_step)
     stream, pace, losses = iter(build_stream(run, first_step)), Pace(), Mean()
     for step in range(first_step, plan.total_steps):
@@ -171,7 +172,7 @@ def run_steps(run: Run, log: RunLog, watchdog: Watchdog, stop: StopSignal, first
         with pace.paused():
             if is_due(run, done):
                 watchdog.beat("verifying", step)
-                verify_run(run, log, done)
+                score_run(run, log, done)
             if done % config.checkpoint_interval == 0 or plan.ends_epoch(done) or result.stop_requested:
                 watchdog.beat("saving", step)
                 log.sync()
@@ -200,7 +201,8 @@ def finish(run: Run, log: RunLog) -> None:
     log.sync()
     if run.ranks.is_main:
         write_report(folder)
-    best = "" if run.best_score is None else f", best.pt (mean accuracy {run.best_score:.2%})"
+    of = "mean accuracy" if run.test is None else "top-1"
+    best = "" if run.best_score is None else f", best.pt ({of} {run.best_score:.2%})"
     log.info(f"done: {folder} holds model.pt{best}, report.html, checkpoints, metrics.jsonl and TensorBoard's events")
 
 

@@ -26,7 +26,7 @@ from benchmarks.measure import RESULTS, run_child, save, surroundings, table
 from dataset import Batch
 from sources.synthetic import SyntheticSource
 from training.build import Run, build_run, build_stream
-from training.preflight import Inputs
+from training.inputs import Inputs
 from training.state import save_run
 from training.state_tensors import BACKBONE, tensors_of
 from training.step import train_step

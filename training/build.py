@@ -17,8 +17,8 @@ from losses import PartialFC, build_head
 from losses.prototype_optimizer import PrototypeOptimizer
 from training.fingerprint import take_fingerprint
 from training.health import Health
+from training.inputs import Inputs
 from training.precision import LossScaler, resolve_precision
-from training.preflight import Inputs
 from utils.bad_records import BAD_RECORDS, BadRecords
 from utils.checkpoint_saver import CheckpointSaver
 from utils.config import Config
@@ -36,6 +36,7 @@ class Run:
         ranks: this process among all.
         source: the training data.
         pair_sets: the verification sets.
+        test: the test images of a classification, else None.
         plan: how long the run is.
         backbone: the bare module; what is verified and saved.
         model: what is called in training: the backbone, wrapped where there are several ranks.
@@ -56,6 +57,7 @@ class Run:
     ranks: Ranks
     source: Source
     pair_sets: list[PairSet]
+    test: Source | None
     plan: Plan
     backbone: nn.Module
     model: nn.Module
@@ -79,7 +81,10 @@ class Run:
             base=1.0,
             total_steps=plan.total_steps,
             warmup_steps=plan.steps(config.warmup_epoch),
+            schedule=config.lr_schedule,
             power=config.lr_power,
+            milestones=[plan.steps(epoch) for epoch in config.lr_milestones],
+            gamma=config.lr_gamma,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * factor
@@ -133,7 +138,7 @@ def build_run(config: Config, ranks: Ranks, inputs: Inputs) -> Run:
     ).to(ranks.device)
     optimizer, fc_optimizer = _build_optimizers(config, backbone, fc)
     run = Run(
-        config, ranks, source, inputs.pair_sets, plan, backbone, backbone, fc, optimizer, fc_optimizer,
+        config, ranks, source, inputs.pair_sets, inputs.test, plan, backbone, backbone, fc, optimizer, fc_optimizer,
         LossScaler(is_active=config.precision == "fp16"),
         health=Health(config.loss_spike),
         bad_records=BadRecords(

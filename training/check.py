@@ -23,8 +23,8 @@ from training.estimate import (
     measure_verification,
     traffic,
 )
+from training.inputs import Inputs
 from training.precision import resolve_precision
-from training.preflight import Inputs
 from training.resources import Sizes, as_size, memory_needed, sizes_of
 from training.step import NonFiniteError
 from utils.config import Config
@@ -143,7 +143,7 @@ def _describe_whole(
 ) -> list[tuple[str, str]]:
     plan, config = run.plan, run.config
     whole = estimate_run(run, steps, verification, sizes, write_speed)
-    images = sum(distinct_images(pairs) for pairs in run.pair_sets)
+    images = sum(distinct_images(pairs) for pairs in run.pair_sets) + (0 if run.test is None else len(run.test))
     times = count_verifications(plan, config.verbose)
     verified = (
         f"{times} verifications of {images} images {format_seconds(whole.verification)}, {verification:.1f} s each"

@@ -15,7 +15,7 @@ from torch import Tensor
 from dataset import Batch
 from training.build import Run, build_run
 from training.dump import FORMAT, MANIFEST, SHARED
-from training.preflight import Inputs
+from training.inputs import Inputs
 from utils.class_index import ClassIndex
 from utils.config import Config
 from utils.distributed import Ranks

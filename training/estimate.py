@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from dataset import Batch
+from dataset import Batch, Source
+from eval.classification import embed_source
 from eval.embedder import ModuleEmbedder, evaluating
 from eval.embedding import embed_pairs
 from eval.pairs import PairSet
@@ -84,12 +85,14 @@ def measure_steps(run: Run, at_end: Callable[[], object]) -> Steps:
 
 
 def measure_verification(run: Run, step_seconds: float) -> float:
-    """Seconds that verifying on all sets will take: some of the first one's images are embedded; collective."""
+    """Seconds that scoring will take: some of the test or of the first set's images are embedded; collective."""
+    batch = run.ranks.world_size * run.config.batch_size * run.config.gradient_acc
+    # A forward pass is about a third of a step; each image takes two (of a test: one), and all is done twice.
+    per_image = broadcast_object(step_seconds) / batch * 4 / 3
+    if run.test is not None:
+        return _measure_test(run, run.test, per_image / 2)
     if not run.pair_sets:
         return 0.0
-    batch = run.ranks.world_size * run.config.batch_size * run.config.gradient_acc
-    # A forward pass is about a third of a step; each image takes two, and all is done twice.
-    per_image = broadcast_object(step_seconds) / batch * 4 / 3
     pair_set = run.pair_sets[0]
     pairs = int(min(max(1, VERIFICATION_SECONDS / per_image // 2), 64 * run.ranks.world_size, len(pair_set.is_same)))
     sample = _first_pairs(pair_set, pairs)
@@ -102,6 +105,19 @@ def measure_verification(run: Run, step_seconds: float) -> float:
             seconds = time.perf_counter() - start
     everything = sum(distinct_images(pairs) for pairs in run.pair_sets)
     return seconds / (2 * pairs) * everything
+
+
+def _measure_test(run: Run, test: Source, per_image: float) -> float:
+    """Seconds that embedding all test images will take."""
+    images = int(min(max(1, VERIFICATION_SECONDS / per_image), 256 * run.ranks.world_size, len(test)))
+    seconds = 0.0
+    for _ in range(2):  # the first one chooses algorithms
+        start = time.perf_counter()
+        embed_source(
+            run.backbone, test, image_format=run.source.image_format, indices=np.arange(images), device=run.ranks.device
+        )
+        seconds = time.perf_counter() - start
+    return seconds / images * len(test)
 
 
 def distinct_images(pair_set: PairSet) -> int:

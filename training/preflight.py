@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,8 +13,8 @@ from torch import nn
 from backbones import WeightsError, backbone_info, build_backbone
 from dataset import Source, batches_per_epoch
 from eval.embedder import EmbedderError, find_weights
-from eval.pairs import PairSet, load_pair_sets
 from training.data import open_training_source
+from training.inputs import Inputs
 from training.resources import (
     Sizes,
     as_size,
@@ -31,6 +31,7 @@ from training.resources import (
     sizes_of,
 )
 from training.samples import describe_classes, look_at_images, look_at_pairs, look_for_overlap, try_writing
+from training.scored_data import open_pair_sets, open_test
 from utils.checkpoint import complete_checkpoints
 from utils.config import Config, missing_data_message
 from utils.errors import DataError
@@ -38,31 +39,6 @@ from utils.schedule import Plan
 
 # A folder with any of these holds a run that training would overwrite.
 RESULTS = ("model.pt", "best.pt")
-
-
-@dataclass
-class Inputs:
-    """What a run reads, opened once: by the preflight for `build_run`.
-
-    Attributes:
-        source: the training data, or None where it could not be opened.
-        pair_sets: the verification sets, in the order of `val_targets`.
-        problems: one line each, with what to do; a run must not start while there are any.
-        findings: heading and line, for `--check` to tell.
-        write_speed: bytes per second into the run's folder; 0 where it was not tried.
-        sizes: of the run's tensors, None where the network is not known.
-    """
-
-    source: Source | None = None
-    pair_sets: list[PairSet] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    findings: list[tuple[str, str]] = field(default_factory=list)
-    write_speed: float = 0.0
-    sizes: Sizes | None = None
-
-    def tell(self, heading: str, *lines: str) -> None:
-        """Adds findings under a heading."""
-        self.findings += [(heading, line) for line in lines]
 
 
 def inspect_run(config: Config, *, device: str | None = None, world_size: int = 1, is_thorough: bool = False) -> Inputs:
@@ -76,13 +52,10 @@ def inspect_run(config: Config, *, device: str | None = None, world_size: int = 
     """
     inputs = Inputs()
     _inspect_data(config, world_size, inputs)
-    # Where data and verification sets are one folder that is not there, one line about it is enough.
-    is_told = config.verification_dir == config.rec and not Path(config.rec).exists() and bool(inputs.problems)
-    for target in () if is_told else config.val_targets:
-        try:
-            inputs.pair_sets += load_pair_sets(target, Path(config.verification_dir))
-        except (DataError, OSError) as error:
-            inputs.problems.append(f"val_targets: {error}")
+    if config.task == "classification":
+        inputs.test = open_test(config, inputs.source, inputs.problems)
+    else:
+        inputs.pair_sets = open_pair_sets(config, inputs.problems)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if config.precision == "fp16" and device == "cpu":
         inputs.problems.append(
@@ -243,6 +216,8 @@ def _look_closer(config: Config, device: str, world_size: int, sizes: Sizes | No
         inputs.problems += problems
     if source is not None and os.environ.get("RANK", "0") == "0":
         inputs.tell("verification", *look_for_overlap(source, inputs.pair_sets))
+    if inputs.test is not None:
+        inputs.tell("verification", f"test images: {describe_classes(inputs.test)}")
     if not any(problem.startswith("output: cannot write") for problem in inputs.problems):
         inputs.write_speed, problems = try_writing(Path(config.output or ""))
         inputs.problems += problems

@@ -1,4 +1,4 @@
-"""Verification in the course of a run: when it is due, all sets, the best backbone. Formulas are eval's."""
+"""Scores in the course of a run: when they are due, verification on all sets, the best backbone. No formula here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from eval.pairs import PairSet
 from eval.saved_scores import SavedScoresError, write_scores
 from eval.verification import verification_record, verify
 from training.build import Run
+from training.classify_run import classify_run, run_prototypes, write_run_prototypes
 from training.state import save_model
 from training.step import refuse_bad_weights
 from utils.distributed import average_buffers
@@ -23,14 +24,28 @@ def is_due(run: Run, done: int) -> bool:
     return at_interval or done == run.plan.total_steps
 
 
-def verify_run(run: Run, log: RunLog, done: int) -> None:
-    """Scores the backbone on all verification sets, on all ranks, and keeps it as best.pt where it is the best.
+def score_run(run: Run, log: RunLog, done: int) -> None:
+    """Scores the backbone by the run's task, on all ranks, and keeps it as best.pt where it is the best; collective.
 
     Raises:
         NonFiniteError: weights that are not worth scoring.
+        DataError: an image that cannot be read. CheckpointError: on all ranks, where writing failed.
     """
     refuse_bad_weights(run, done)
     average_buffers(run.backbone)
+    score = classify_run(run, log, done) if run.config.task == "classification" else _verify_run(run, log, done)
+    if score is None:
+        return
+    run.last_score = (done, score)
+    if done > 0 and (run.best_score is None or score > run.best_score):
+        run.best_score = score
+        save_model(run, "best.pt")
+        if run.test is not None:
+            write_run_prototypes(run, run_prototypes(run, done), "best")
+
+
+def _verify_run(run: Run, log: RunLog, done: int) -> float | None:
+    """Mean accuracy on all verification sets; None where there are none."""
     scores = []
     for pair_set in run.pair_sets:
         start = time.perf_counter()
@@ -47,13 +62,7 @@ def verify_run(run: Run, log: RunLog, done: int) -> None:
         scores.append(results[0].accuracy)
         if done == run.plan.total_steps and run.ranks.is_main:
             _keep_scores(run, log, done, pair_set, results[0])
-    if not scores:
-        return
-    score = sum(scores) / len(scores)
-    run.last_score = (done, score)
-    if done > 0 and (run.best_score is None or score > run.best_score):
-        run.best_score = score
-        save_model(run, "best.pt")
+    return sum(scores) / len(scores) if scores else None
 
 
 def _keep_scores(run: Run, log: RunLog, done: int, pair_set: PairSet, result: PairResult) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.build import Run
-from training.preflight import Inputs
+from training.inputs import Inputs
 from training.step import StepResult, target_cosine
 from utils.config import Config
 from utils.logging import RunLog, memory_bytes
@@ -15,10 +15,11 @@ def summary(config: Config, inputs: Inputs) -> str:
     source = inputs.source
     data = f"{len(source)} images of {source.num_classes} classes" if source is not None else "no data"
     targets = ", ".join(f"{pairs.name} ({len(pairs.is_same)} pairs)" for pairs in inputs.pair_sets) or "nothing"
+    scored = f"verified on {targets}" if inputs.test is None else f"tested on {len(inputs.test)} images"
     return (
         f"{config.name}: {config.network} ({config.embedding_size}) with {config.head} {config.head_options} on "
         f"{config.rec}: {data}; {config.num_epoch} epochs, {config.optimizer}, lr {config.lr:g}, batch "
-        f"{config.batch_size} x {config.gradient_acc} per rank, {config.precision}; verified on {targets}; "
+        f"{config.batch_size} x {config.gradient_acc} per rank, {config.precision}; {scored}; "
         f"writes {config.output}"
     )
 

@@ -43,6 +43,8 @@ def check_together(
     """
     problems = [] if failed & {"rec", "val_dir"} else _check_data(values, origins)
     problems += [] if "num_epoch" in failed else _check_epochs(values, origins)
+    problems += [] if failed & {"task", "test", "val_targets"} else _check_task(values, origins)
+    problems += [] if failed & {"num_epoch", "lr_schedule", "lr_milestones"} else _check_schedule(values, origins)
     if not failed & {"batch_size", "sampler", "images_per_identity"}:
         problems += _check_sampler(values, origins)
     if _get(values, "init_class_map") is not None and _get(values, "init_head_from") is None:
@@ -116,6 +118,39 @@ def _check_epochs(values: Mapping[str, Any], origins: Mapping[str, str]) -> list
         for name in ("warmup_epoch", "margin_warmup_epochs")
         if name in values and values[name] > num_epoch
     ]
+
+
+def _check_task(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    """Pairs score faces, test images a classification."""
+    task = _get(values, "task")
+    if task == "faces" and _get(values, "test") is not None:
+        where = origins["test"]
+        return [f"{where}: test = {values['test']!r} belongs to task='classification'. Set that, or leave test out."]
+    if task == "classification" and _get(values, "val_targets"):
+        where = origins["val_targets"]
+        return [
+            f"{where}: val_targets = {values['val_targets']!r} score faces; task='classification' is scored on test."
+        ]
+    return []
+
+
+def _check_schedule(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    schedule, milestones = _get(values, "lr_schedule"), _get(values, "lr_milestones")
+    num_epoch, where = _get(values, "num_epoch"), origins["lr_milestones"]
+    if schedule != "step":
+        if not milestones:
+            return []
+        return [
+            f"{where}: lr_milestones = {milestones!r} are of lr_schedule='step', not {schedule!r}. Set one of them."
+        ]
+    if not milestones:
+        return [f"{origins['lr_schedule']}: lr_schedule = 'step' needs lr_milestones, as in lr_milestones=(6, 8)."]
+    if list(milestones) != sorted(set(milestones)) or milestones[0] <= 0 or milestones[-1] >= num_epoch:
+        return [
+            f"{where}: lr_milestones = {milestones!r} must grow, from above 0 to below num_epoch = {num_epoch}. "
+            "Change them, or train longer."
+        ]
+    return []
 
 
 def _check_head(values: dict[str, Any], origins: Mapping[str, str], heads: Mapping[str, type]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
 
-from utils.config_values import ConfigError, Interval, WrongTypeError, conform, describe_type, did_you_mean
+from utils.config_values import ConfigError, WrongTypeError, about, conform, describe_type, did_you_mean, key
 
 # What people write who come from elsewhere, where the spelling alone does not lead to our key.
 SYNONYMS = {
@@ -20,23 +20,6 @@ SYNONYMS = {
     "eval_interval": "verbose", "log_interval": "frequent", "save_interval": "checkpoint_interval",
     "work_dir": "output", "output_dir": "output", "identities": "num_classes",
 }  # fmt: skip
-
-
-def about(help: str, allowed: str = "", *, unit: str = "", group: str = "") -> dict[str, Any]:
-    """Describes one key.
-
-    Args:
-        help: one line for docs/config.md and for errors.
-        allowed: range of a number, as in ``"(0, 1]"``.
-        unit: what a number counts.
-        group: heading of docs/config.md that begins with this key.
-    """
-    return {"help": help, "allowed": Interval(allowed) if allowed else None, "unit": unit, "group": group}
-
-
-def key(default: Any, help: str, allowed: str = "", *, unit: str = "", group: str = "") -> Any:
-    """Declares a key with its default; the rest as in `about`."""
-    return field(default=default, metadata=about(help, allowed, unit=unit, group=group))
 
 
 @dataclass(frozen=True)
@@ -50,6 +33,9 @@ class Config:
     """
 
     # fmt: off
+    task: Literal["faces", "classification"] = key(
+        "faces", "`faces`: embeddings, scored on pairs of unknown people; `classification`: prototypes and all, scored "
+        "on test images of the same classes", group="Task")
     rec: str = key("", "training data: folder with train.rec and train.idx, image folder, `mnist:DIR`, `cifar10:DIR`, "
                    "`cifar100:DIR`, `svhn:DIR`, `digits`, `market1501:DIR`, `dukemtmc:DIR` or `synthetic`; relative to "
                    "the working directory", group="Data")
@@ -76,8 +62,10 @@ class Config:
 
     val_targets: tuple[str, ...] = key(
         (), "verification sets: `NAME` for NAME.bin or a folder NAME of images and pairs.txt", group="Verification")
+    test: str | None = key(None, "test images for `task=\"classification\"`, a location like `rec`; None: the test "
+                           "half that belongs to `rec`")
     val_dir: str | None = key(None, "folder that holds the verification sets; None: `rec`")
-    verbose: int = key(2000, "between verifications; 0: only at the end of each epoch", "[0, inf)", unit="steps")
+    verbose: int = key(2000, "between verifications or tests; 0: at the end of each epoch", "[0, inf)", unit="steps")
 
     network: str = key("r50", "backbone, see docs/backbones.md; `torchvision:NAME`, `timm:NAME` where installed",
                        group="Backbone")
@@ -117,7 +105,12 @@ class Config:
     gradient_acc: int = key(1, "micro-batches averaged into one step", "[1, inf)")
     num_epoch: int = key(20, "passes over the data", "[1, inf)", unit="epochs")
     warmup_epoch: float = key(0.0, "the learning rate grows to its peak over these", "[0, inf)", unit="epochs")
-    lr_power: float = key(2.0, "after the warm-up: lr * (1 - progress) ** lr_power; arcface_torch: 1", "[0, inf)")
+    lr_schedule: Literal["polynomial", "step", "cosine"] = key(
+        "polynomial", "after the warm-up: lr * (1 - progress) ** lr_power; lr times `lr_gamma` at each of "
+        "`lr_milestones`; or half a cosine down to 0")
+    lr_power: float = key(2.0, "of `lr_schedule=\"polynomial\"`; arcface_torch: 1", "[0, inf)")
+    lr_milestones: tuple[float, ...] = key((), "of `lr_schedule=\"step\"`, in epochs, as in `(6, 8.5)`")
+    lr_gamma: float = key(0.1, "of `lr_schedule=\"step\"`", "(0, 1]")
     clip_norm: float = key(5.0, "largest gradient norm; 0: off", "[0, inf)")
     clip_scope: Literal["backbone", "all"] = key(
         "backbone", "whose gradients the norm counts; `all` includes the prototypes of all ranks")

@@ -1,4 +1,4 @@
-"""What one config value may be: types, ranges, and the words for them; no key is named here, and no file is read."""
+"""What one config value may be: types, ranges, the words for them, how a key is declared; names no key, reads no file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
 _ANYTHING = "any value"
@@ -191,3 +191,20 @@ def shortened(value: Any) -> str:
     """A value in an error, however long it is."""
     said = repr(value)
     return said if len(said) <= 60 else said[:57] + "..."
+
+
+def about(help: str, allowed: str = "", *, unit: str = "", group: str = "") -> dict[str, Any]:
+    """Describes one key.
+
+    Args:
+        help: one line for docs/config.md and for errors.
+        allowed: range of a number, as in ``"(0, 1]"``.
+        unit: what a number counts.
+        group: heading of docs/config.md that begins with this key.
+    """
+    return {"help": help, "allowed": Interval(allowed) if allowed else None, "unit": unit, "group": group}
+
+
+def key(default: Any, help: str, allowed: str = "", *, unit: str = "", group: str = "") -> Any:
+    """Declares a key with its default; the rest as in `about`."""
+    return field(default=default, metadata=about(help, allowed, unit=unit, group=group))

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int = 0, power: float = 2.0) -> float:
-    """Rate of optimizer step `step`: a linear warm-up, then polynomial decay towards zero.
+def learning_rate(
+    step: int,
+    *,
+    base: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    schedule: str = "polynomial",
+    power: float = 2.0,
+    milestones: Sequence[int] = (),
+    gamma: float = 0.1,
+) -> float:
+    """Rate of optimizer step `step`: a linear warm-up, then a decay.
 
     warm-up: base * (step + 1) / (warmup_steps + 1);
-    then: base * (1 - (step - warmup_steps) / (total_steps - warmup_steps)) ** power
+    then, with progress = (step - warmup_steps) / (total_steps - warmup_steps):
+    "polynomial": base * (1 - progress) ** power;
+    "step": base * gamma ** (number of milestones that are reached);
+    "cosine": base * (1 + cos(pi * progress)) / 2 (Loshchilov and Hutter, SGDR, ICLR 2017, without restarts).
 
-    The shape is arcface_torch's `PolynomialLRWarmup`; there the first step runs at the full rate, here at
+    The polynomial's shape is arcface_torch's `PolynomialLRWarmup`; there the first step runs at the full rate, here at
     base / (warmup_steps + 1), and the first step after the warm-up is the first one at `base`.
 
     Args:
@@ -20,13 +34,26 @@ def learning_rate(step: int, *, base: float, total_steps: int, warmup_steps: int
         base: the rate at the top, > 0.
         total_steps: optimizer steps of the whole run.
         warmup_steps: steps below `base` at the start, 0 for none.
-        power: exponent of the decay; 1 is a straight line, 0 a constant rate.
+        schedule: "polynomial", "step" or "cosine".
+        power: exponent of "polynomial"; 1 is a straight line, 0 a constant rate.
+        milestones: of "step": the rate falls before these steps, counted from the start of the run.
+        gamma: of "step": the factor by which it falls.
+
+    Raises:
+        ValueError: another schedule.
     """
     if step < warmup_steps:
         return base * (step + 1) / (warmup_steps + 1)
     if step >= total_steps:
         return 0.0
-    return base * (1.0 - (step - warmup_steps) / (total_steps - warmup_steps)) ** power
+    if schedule == "step":
+        return base * gamma ** sum(step >= milestone for milestone in milestones)
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    if schedule == "cosine":
+        return base * 0.5 * (1.0 + math.cos(math.pi * progress))
+    if schedule != "polynomial":
+        raise ValueError(f"schedule {schedule!r} is unknown; allowed: polynomial, step, cosine")
+    return base * (1.0 - progress) ** power
 
 
 def ramp(step: int, ramp_steps: float) -> float:

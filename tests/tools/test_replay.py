@@ -17,7 +17,7 @@ from tests.training.runs import NETS, batches_of, make_ranks, make_run
 from tools.replay import ALIKE, OTHER, SAME, UNUSABLE, main, replay, report
 from training.build import build_run
 from training.dumped_run import DumpError, read_dump
-from training.preflight import Inputs
+from training.inputs import Inputs
 from training.step import NonFiniteError, train_step
 from utils.config import Config
 from utils.images import ImageFormat

@@ -14,7 +14,7 @@ from backbones import BACKBONES
 from dataset import Batch
 from sources.synthetic import SyntheticSource
 from training.build import Run, build_run, build_stream
-from training.preflight import Inputs
+from training.inputs import Inputs
 from utils.config import Config
 from utils.distributed import Ranks
 from utils.images import ImageFormat

@@ -19,7 +19,7 @@ from tests.damage import REASONS, SIZE, make_damaged_set
 from tests.ranks import RankPool
 from tests.training.runs import PlainNet, make_ranks, weights_of
 from training.build import Run, build_run, build_stream
-from training.preflight import Inputs
+from training.inputs import Inputs
 from training.step import train_step
 from utils.bad_records import BAD_RECORDS, BadImage, BadRecords, ReaderError
 from utils.config import Config

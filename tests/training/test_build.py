@@ -9,7 +9,7 @@ import torch
 from tests.ranks import RankPool
 from tests.training.runs import Weights, batches_of, make_run, weights_of
 from training.build import build_run
-from training.preflight import Inputs
+from training.inputs import Inputs
 from utils.config import Config
 from utils.distributed import Ranks
 

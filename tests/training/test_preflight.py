@@ -14,7 +14,8 @@ import torch
 from dataset import build_loader, open_source
 from tests.records import make_record_set
 from training import preflight
-from training.preflight import Inputs, inspect_run
+from training.inputs import Inputs
+from training.preflight import inspect_run
 from training.resources import disk_needed, memory_needed, shared_memory_needed, sizes_of
 from utils import batch_stream
 from utils.config import Config
