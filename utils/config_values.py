@@ -1,4 +1,4 @@
-"""What one config value may be: types, ranges, the words for them, how a key is declared; names no key, reads no file."""
+"""What one config value may be: types, ranges, words for them, how a key is declared; names no key, reads no file."""
 
 from __future__ import annotations
 
