@@ -29,6 +29,7 @@ class JoinedImages:
         keys: its key there, int64 (N,).
         old_labels: its label there, int (N,).
         labels: its new label, int (N,), rising.
+        num_unnamed: images that no .lst names, so that the new one calls them by where they came from; after `write`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class JoinedImages:
     ) -> None:
         order = np.lexsort((keys, sets, new))
         self.readers = readers
+        self.num_unnamed = 0
         self.sets, self.keys, self.old_labels, self.labels = sets[order], keys[order], old[order], new[order]
 
     def write(self, output: Path, num_classes: int, image_size: tuple[int, int], command: str) -> None:
@@ -53,6 +55,15 @@ class JoinedImages:
                     stack.enter_context(opened)
             images = counted(self._images(streams, names), len(self.keys), command)
             write_record_set(output, counts.tolist(), images, image_size)
+
+    def unnamed_note(self, scheme: str, where: str) -> str:
+        """A line on the names that were made up, with a line break before it; empty where there are none."""
+        if not self.num_unnamed:
+            return ""
+        return (
+            f"\nnote: {self.num_unnamed} images have no name in a .lst; the new one calls them {scheme}, their label "
+            f"and key in {where}"
+        )
 
     def _images(
         self, streams: Sequence[RecordStream], names: Sequence[RecordNames | None]
@@ -72,7 +83,10 @@ class JoinedImages:
                         reader.path, key, reader.offset(key),
                         f"its label is {header.first_label:g}, the identity records say {label}; `verify` tells more",
                     )  # fmt: skip
-                name = (known.name(key) if known else None) or f"{prefix}{label}/{key}"
+                name = known.name(key) if known else None
+                if not name:
+                    name = f"{prefix}{label}/{key}"
+                    self.num_unnamed += 1
                 more = header.label[1:] if isinstance(header.label, np.ndarray) else ()
                 yield bytes(payload), name, more
 

@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> Outcome:
     facts = {
         "rec": output / "train.rec", "sets": len(readers), "images": int(kept.sum()), "identities": len(present),
         "identities_joined": shared, "duplicates_dropped": dropped, "duplicates_of_other_identities": conflicts,
-        "identities_file": output / IDENTITIES,
+        "identities_file": output / IDENTITIES, "images_without_a_name": joined.num_unnamed,
     }  # fmt: skip
     words = [f"{facts['rec']}: {facts['images']} images of {len(present)} identities from {len(readers)} sets"]
     if options.labels == "names":
@@ -97,7 +97,8 @@ def run(options: argparse.Namespace) -> Outcome:
     if conflicts:
         words.append(f"note: {conflicts} of them had another identity there: one of the two labels is wrong")
     words.append(f"{output / IDENTITIES}: new label, set, old label, name")
-    return Outcome("\n".join(words), facts)
+    note = joined.unnamed_note("FOLDER/LABEL/KEY", "the set of that folder")
+    return Outcome("\n".join(words) + note, facts)
 
 
 def _names(reader: RecordReader, labels: np.ndarray, needed: bool) -> list[str | None]:

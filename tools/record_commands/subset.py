@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from tools.record_commands.options import (
     share,
 )
 from tools.record_commands.selection import Selection, select
+from tools.record_commands.wanted import KINDS, read_keys, unknown_keys, wanted_identities, wanted_keys
 from utils.command_line import Outcome
 from utils.files import write_text_whole
-from utils.record_names import identity_names, names_beside
 from utils.record_stream import image_labels
-from utils.recordio import RecordError, RecordReader
 
 CLASS_MAP = "class_map.txt"
 EXAMPLES = (
@@ -49,6 +47,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--identities", help="keep these: labels like 0-99,205, or a file with a label or an identity's name a line"
     )
+    parser.add_argument(
+        "--identities-are", choices=KINDS, default="auto",
+        help="what numbers in --identities mean; auto: labels, and a file whose numbers are names as well is refused",
+    )  # fmt: skip
     parser.add_argument("--min-images", type=count, default=1, help="leave out identities that have fewer")
     parser.add_argument("--max-images", type=count, help="draw so many of an identity that has more")
     parser.add_argument("--num-identities", type=count, help="draw so many identities")
@@ -66,9 +68,12 @@ def run(options: argparse.Namespace) -> Outcome:
     with open_set(source) as reader:
         keys, labels = reader.image_keys, image_labels(reader)
         by_identity = options.by == "identity"
+        without = read_keys(options.without)
+        strangers = unknown_keys(without, reader)
         selection = Selection(
-            keys=_read_keys(options.keys), without=_read_keys(options.without),
-            identities=_identities(options.identities, reader, labels), min_images=options.min_images,
+            keys=wanted_keys(options.keys, reader), without=without,
+            identities=wanted_identities(options.identities, reader, labels, options.identities_are),
+            min_images=options.min_images,
             num_identities=options.num_identities, identity_share=options.share if by_identity else None,
             max_images=options.max_images, num_images=options.num_images,
             image_share=None if by_identity else options.share, seed=options.seed,
@@ -93,57 +98,16 @@ def run(options: argparse.Namespace) -> Outcome:
             "rec": output / "train.rec", "images": int(kept.sum()), "identities": len(present),
             "images_before": len(keys), "identities_before": reader.num_classes,
             "class_map": None if options.keep_labels else output / CLASS_MAP, "seed": options.seed,
+            "unknown_keys_left_out": len(strangers), "images_without_a_name": images.num_unnamed,
         }  # fmt: skip
     words = (
         f"{facts['rec']}: {facts['images']} of {len(keys)} images, {len(present)} of {reader.num_classes} identities"
     )
     if not options.keep_labels:
         words += f"\n{output / CLASS_MAP}: line i + 1 is the old label of the new label i"
-    return Outcome(words, facts)
-
-
-def _read_keys(path: Path | None) -> np.ndarray | None:
-    """Keys of a file, one a line."""
-    if path is None:
-        return None
-    words = _lines(path)
-    wrong = next((word for word in words if not (word.isascii() and word.isdigit() and len(word) <= 18)), None)
-    if wrong is not None:
-        raise SourceError(f"{path}: {wrong[:80]!r} is no key; one whole number a line is expected")
-    return np.array([int(word) for word in words], dtype=np.int64)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}") from None
-
-
-def _identities(text: str | None, reader: RecordReader, labels: np.ndarray) -> np.ndarray | None:
-    """Labels from `0-99,205`, or from a file of labels or names."""
-    if text is None:
-        return None
-    parts = _lines(Path(text)) if os.path.isfile(text) else text.split(",")  # Path's would fail on a long list
-    spans = [part.split("-") if set(part) <= set("0123456789-") else [part] for part in parts]
-    if all(len(span) <= 2 and all(word.isdigit() and len(word) <= 9 for word in span) for span in spans):
-        found = [np.arange(int(span[0]), min(int(span[-1]), reader.num_classes - 1) + 1) for span in spans]
-        beyond = [span[-1] for span in spans if int(span[-1]) >= reader.num_classes or int(span[0]) > int(span[-1])]
-        if beyond:
-            raise SourceError(f"--identities: {beyond[0]} is no label; the set has 0 .. {reader.num_classes - 1}")
-        return np.concatenate(found)
-    names = names_beside(reader.path)
-    if names is None:
-        raise SourceError(
-            f"--identities {text}: there is no .lst beside {reader.path} that names identities: give labels"
+    if len(strangers):
+        words += (
+            f"\nnote: {len(strangers)} keys of {options.without} are of no image of the set, such as {strangers[0]}: "
+            "nothing was left out for them"
         )
-    with names:
-        try:
-            known = identity_names(names, reader.image_keys, labels, reader.num_classes)
-        except RecordError as error:
-            raise SourceError(f"--identities {text}: names of identities are not known: {error}") from None
-    places = {name: label for label, name in enumerate(known) if name is not None}
-    strangers = [part for part in parts if part not in places]
-    if strangers:
-        raise SourceError(f"--identities {text}: no identity is named {strangers[0]!r} ({len(strangers)} such names)")
-    return np.array([places[part] for part in parts], dtype=np.int64)
+    return Outcome(words + images.unnamed_note("LABEL/KEY", "the old set"), facts)

@@ -111,6 +111,59 @@ def test_identities_by_name_from_a_set_in_any_order(tmp_path: Path, capsys: pyte
     assert "no identity is named 'nobody'" in capsys.readouterr().err
 
 
+def test_numbers_that_are_labels_and_names_of_others_are_asked_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = zip([encode_jpeg(picture(number)) for number in range(4)], ["7/a", "7/b", "001/c", "2/d"], strict=True)
+    (tmp_path / "set").mkdir()
+    write_record_set(tmp_path / "set", [2, 1, 1], images, (16, 16))
+    who = tmp_path / "who.txt"
+    for lines, options, status, kept in (
+        ("2\n001\n", [], 0, [1, 2]),  # both are names of the identities with these labels
+        ("7\n", [], 2, "'7' is a label and also the name of the identity with label 0"),
+        ("7\n", ["--identities-are", "labels"], 2, "7 is no label; the set has 0 .. 2"),
+        ("7\n", ["--identities-are", "names"], 0, [0]),
+        ("0\n", [], 0, [0]),  # a name of nobody
+        ("2\nx\n", ["--identities-are", "labels"], 2, "not all of it are labels"),
+        ("", [], 2, "nothing is left of its 4 images"),
+    ):
+        who.write_text(lines)
+        assert (
+            run("subset", tmp_path / "set", tmp_path / "part", "--identities", who, "--overwrite", *options) == status
+        )
+        said = capsys.readouterr().err
+        assert class_map(tmp_path / "part") == kept if status == 0 else kept in said
+
+
+def test_keys_of_another_set_are_not_overlooked(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "keys.txt").write_text("3\n99\n14\n0\n")
+    assert run("subset", whole, tmp_path / "part", "--keys", tmp_path / "keys.txt") == 2
+    assert "2 of its 4 keys are of no image of" in (said := capsys.readouterr().err)
+    assert "such as 99; its images have keys in 1 .. 23" in said
+    assert not (tmp_path / "part").exists()
+    assert run("subset", whole, tmp_path / "part", "--without", tmp_path / "keys.txt") == 0
+    assert "note: 2 keys of" in (said := capsys.readouterr().out)
+    assert "such as 99: nothing was left out for them" in said
+    assert len(images_of(tmp_path / "part")) == 21
+
+
+def test_images_without_a_name_are_called_by_where_they_were(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert facts(capsys, "subset", whole, tmp_path / "named", "--identities", "1")["images_without_a_name"] == 0
+    lines = (whole / "train.lst").read_text().splitlines(keepends=True)
+    (whole / "train.lst").write_text("".join(lines[:4]))
+    assert run("subset", whole, tmp_path / "part", "--identities", "1,3") == 0
+    said = capsys.readouterr().out
+    assert "note: 2 images have no name in a .lst; the new one calls them LABEL/KEY, their label and key in" in said
+    names = [line.split("\t")[2] for line in (tmp_path / "part" / "train.lst").read_text().splitlines()]
+    assert names == ["3.jpg", "3/10", "3/11"]
+    assert run("merge", whole, tmp_path / "part", tmp_path / "both") == 0
+    assert "note: 19 images have no name in a .lst; the new one calls them FOLDER/LABEL/KEY" in capsys.readouterr().out
+
+
 def test_labels_behind_the_first_stay(tmp_path: Path) -> None:
     with RecordWriter(tmp_path / "train.rec", tmp_path / "train.idx") as writer:
         for key, label in enumerate([4, 2, 4]):
