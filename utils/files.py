@@ -115,16 +115,34 @@ def lock_folder(folder: Path) -> BinaryIO | None:
         import fcntl
     except ImportError:  # Windows
         return None
-    folder.mkdir(parents=True, exist_ok=True)
-    stream = (folder / ".lock").open("wb")
-    try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    path = folder / ".lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = path.open("wb")
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.close()
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(error.errno, f"{folder} is in use by another run") from error
+            return None
+        # one that was removed by its holder after it was opened here keeps nobody out: the next would make another
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                return stream
         stream.close()
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise BlockingIOError(error.errno, f"{folder} is in use by another run") from error
-        return None
-    return stream
+
+
+def unlock_folder(folder: Path, lock: BinaryIO | None) -> None:
+    """Lets others in, and takes away what kept them out.
+
+    Args:
+        folder: as it was given to `lock_folder`.
+        lock: what that returned.
+    """
+    if lock is not None:
+        (folder / ".lock").unlink(missing_ok=True)  # while it is held: afterwards it could be another's
+        lock.close()
 
 
 def remove_partial(folder: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
-from utils.files import lock_folder, remove_partial, whole_file, write_text_whole
+from utils.files import lock_folder, remove_partial, unlock_folder, whole_file, write_text_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +49,28 @@ def test_a_folder_is_one_process_s_alone_until_it_ends(tmp_path: Path) -> None:
     assert f"BlockingIOError: [Errno 11] {tmp_path} is in use by another run" in refused.stderr
     held.close()
     assert subprocess.run([sys.executable, "-c", asks], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_a_lock_that_went_while_it_was_opened_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="no locks of this kind on this system")
+    lockf, inodes = fcntl.lockf, []
+
+    def late(stream: BinaryIO, operation: int) -> None:
+        inodes.append(os.fstat(stream.fileno()).st_ino)
+        if len(inodes) <= 2:  # its holder lets go between opening and locking; the second time another one is there
+            (tmp_path / ".lock").unlink()
+            if len(inodes) == 2:
+                (tmp_path / ".lock").touch()
+        lockf(stream, operation)
+
+    monkeypatch.setattr(fcntl, "lockf", late)
+    held = lock_folder(tmp_path)
+    assert held is not None
+    assert len(inodes) == 3
+    assert os.fstat(held.fileno()).st_ino == (tmp_path / ".lock").stat().st_ino
+    unlock_folder(tmp_path, held)
+    assert held.closed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from tools.alignment.detector import Face
 from tools.alignment.landmarks import Landmarks, face_of, numbers_of, read_landmarks, write_landmarks
 from utils.errors import DataError
-from utils.files import lock_folder, write_text_whole
+from utils.files import lock_folder, unlock_folder, write_text_whole
 
 REPORT, LANDMARKS, JOURNAL = "align.json", "landmarks.csv", ".align.journal"
 
@@ -120,9 +120,7 @@ class Journal:
         self._release()
 
     def _release(self) -> None:
-        if self._lock is not None:
-            (self.folder / ".lock").unlink(missing_ok=True)
-            self._lock.close()
+        unlock_folder(self.folder, self._lock)
 
     def finish(self, report: dict[str, Any]) -> None:
         """Writes landmarks.csv and the report, and removes the journal."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from sources.base import SourceError
 from utils.command_line import Outcome, add_json, examples_text
-from utils.files import lock_folder, remove_partial
+from utils.files import lock_folder, remove_partial, unlock_folder
 from utils.recordio import RecordReader
 
 _UNITS = {"k": 10, "m": 20, "g": 30}
@@ -160,6 +160,4 @@ def prepare_output(output: Path, *, overwrite: bool, sources: Sequence[Path] = (
 
 def release_output(output: Path, lock: Any) -> None:
     """Lets others write to a folder, and takes away what kept them out."""
-    if lock is not None:
-        (output / ".lock").unlink(missing_ok=True)
-        lock.close()
+    unlock_folder(output, lock)
