@@ -113,6 +113,8 @@ def _open(options: argparse.Namespace) -> tuple[ImageSet, FaceReader, dict[str, 
         raise EmbeddingSetError(f"{options.output}: embeddings are kept in {' or '.join(SUFFIXES)}")
     if options.output.suffix == ".parquet":
         require_pyarrow()
+    if options.output.is_dir():
+        raise EmbeddingSetError(f"{options.output} is a folder; name a file in it, such as {options.output / 'a.npz'}")
     if options.output.exists() and not options.overwrite:
         raise EmbeddingSetError(f"{options.output} is already there: choose another name, or add --overwrite")
     if not options.align:

@@ -163,6 +163,10 @@ def test_refusals(people, capsys):
     assert run(people) == 2
     assert "is already there" in capsys.readouterr().err
     assert (people / "out.npz").read_bytes() == b"mine"
+    (people / "folder.npz").mkdir()
+    assert run(people, "--overwrite", output="folder.npz") == 2
+    assert "folder.npz is a folder; name a file in it" in capsys.readouterr().err
+    assert not parts_folder(people / "folder.npz").exists()
     assert run(people, output="out.csv") == 2
     assert "kept in .npz or .parquet" in capsys.readouterr().err
     with pytest.raises(SystemExit):

@@ -12,11 +12,13 @@ from torch import nn
 from backbones import backbone_info
 from tools.export.metadata import net_metadata
 from tools.export.variant import DisagreementError
-from utils.safetensors_files import SUFFIX, read_safetensors, write_safetensors
+from utils.safetensors_files import read_safetensors, write_safetensors
 
 
 def export_safetensors(backbone: nn.Module, out: Path, *, extra_metadata: Mapping[str, str] | None = None) -> int:
     """Write a net's state dict; it appears under its name once it has been read back bit for bit.
+
+    Until then it is `.NAME.PID.partial`; only a killed export leaves that behind, and it may be removed.
 
     Args:
         backbone: what ``build_backbone`` returned.
@@ -32,7 +34,8 @@ def export_safetensors(backbone: nn.Module, out: Path, *, extra_metadata: Mappin
     state = backbone.state_dict()
     metadata = {"format": "pt", **net_metadata(backbone_info(backbone)), **(extra_metadata or {})}
     out.parent.mkdir(parents=True, exist_ok=True)
-    unchecked = out.with_name(f".{out.stem}.{os.getpid()}.partial{SUFFIX}")
+    # what a killed export leaves has no suffix that a reader of weights knows, and a name that a listing hides
+    unchecked = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         write_safetensors(unchecked, state, metadata)
         back = read_safetensors(unchecked)

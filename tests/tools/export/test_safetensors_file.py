@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.tools.export.nets import IMAGES, tiny
 from tools.export import safetensors_file
 from tools.export.safetensors_file import export_safetensors
 from tools.export.variant import DisagreementError
-from utils.safetensors_files import write_safetensors
+from utils.safetensors_files import read_safetensors, write_safetensors
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_metadata_that_does_not_fit_is_refused(metadata: dict[str, str], message
 
 def test_a_file_that_reads_back_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flipped(path: Path) -> dict[str, torch.Tensor]:
-        state = load_weights(path)
+        state = read_safetensors(path)
         state["fc.weight"][3, 5] += 1e-6
         return state
 
@@ -66,6 +67,23 @@ def test_a_file_that_reads_back_otherwise_is_not_written(tmp_path: Path, monkeyp
     with pytest.raises(DisagreementError, match=r"was not written: fc\.weight came back as something else"):
         export_safetensors(tiny(), tmp_path / "a.safetensors")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+def test_what_a_killed_export_leaves_cannot_be_taken_for_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[str] = []
+
+    def looked(path: Path) -> dict[str, torch.Tensor]:
+        there.extend(entry.name for entry in tmp_path.iterdir())
+        with pytest.raises(WeightsError, match="refused"):
+            load_weights(path)
+        return read_safetensors(path)
+
+    monkeypatch.setattr(safetensors_file, "read_safetensors", looked)
+    export_safetensors(tiny(), tmp_path / "a.safetensors")
+    assert there == [f".a.safetensors.{os.getpid()}.partial"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_model_pt_needs_no_torchscript(tmp_path: Path) -> None:
