@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import warnings
 from pathlib import Path
 
-from tests.fuzz.data_targets import DATA_TARGETS
-from tests.fuzz.face_targets import FACE_TARGETS
-from tests.fuzz.gallery_targets import GALLERY_TARGETS
 from tests.fuzz.guard import Guard
 from tests.fuzz.loop import Fuzzer
-from tests.fuzz.model_targets import MODEL_TARGETS
-from tests.fuzz.pair_format_targets import PAIR_FORMAT_TARGETS
-from tests.fuzz.record_targets import RECORD_TARGETS
-from tests.fuzz.report_targets import REPORT_TARGETS
-from tests.fuzz.run_targets import RUN_TARGETS
-from tests.fuzz.user_targets import USER_TARGETS
+from tests.fuzz.target import Target
 
-_EVERY = (*DATA_TARGETS, *USER_TARGETS, *RUN_TARGETS, *PAIR_FORMAT_TARGETS, *GALLERY_TARGETS, *REPORT_TARGETS)
-_EVERY += (*FACE_TARGETS, *RECORD_TARGETS)
-_EVERY += tuple(MODEL_TARGETS)
-TARGETS = {target.name: target for target in _EVERY}
+
+def find_targets(folder: Path) -> dict[str, Target]:
+    """Every target by its name: those that a file NAME_targets.py of the folder lists as NAME_TARGETS."""
+    found: dict[str, Target] = {}
+    for path in sorted(folder.glob("*_targets.py")):
+        module = importlib.import_module(f"tests.fuzz.{path.stem}")
+        for target in getattr(module, path.stem.upper()):
+            assert target.name not in found, f"{path.name}: there are two targets named {target.name}"
+            found[target.name] = target
+    return found
+
+
+TARGETS = find_targets(Path(__file__).parent)
 
 
 def options_of(argv: list[str] | None = None) -> argparse.Namespace:
