@@ -17,6 +17,7 @@ Record = dict[str, Any]
 
 _CURVES = ("loss", "lr", "images_per_second", "data_wait", "target_cosine", "grad_norm", "loss_scale")
 _NUMBERS = frozenset(("step", "epoch", "time", "memory_bytes", "accuracy", "accuracy_std", "auc", "eer", *_CURVES))
+_LONELY = "folds_of_one_kind"  # how many folds of a set hold only same or only different pairs
 _MAX_DEPTH = 20
 _SMALLEST, _LARGEST = 1e-30, 1e30  # beyond these a chart's axis has no room between two numbers
 _MAX_STEP = 1 << 52  # whole numbers, one apart, as floats
@@ -157,7 +158,10 @@ def read_results(path: Path) -> Record:
     saved = read_json(path)
     targets = saved.get("targets")
     saved["targets"] = {
-        name: {**target, "protocols": {key: _scores(value) for key, value in _objects(target.get("protocols"))}}
+        name: {
+            **_scores(target),
+            "protocols": {key: _scores(value) for key, value in _objects(target.get("protocols"))},
+        }
         for name, target in _objects(targets)
     }
     return saved
@@ -193,6 +197,8 @@ def _scores(record: Record) -> Record:
     kept = {key: value for key, value in record.items() if key not in _NUMBERS or _is_number(value)}
     if not 0 <= kept.get("step", 0) <= _MAX_STEP:
         del kept["step"]
+    if not _is_count(kept.get(_LONELY, 1)):
+        del kept[_LONELY]
     rates = kept.pop("tar_at_far", None)
     if isinstance(rates, dict):
         kept["tar_at_far"] = {far: rate for far, rate in rates.items() if _is_rate(far) and _is_number(rate)}
@@ -203,6 +209,11 @@ def _is_number(value: Any) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return value == 0 or _SMALLEST <= abs(value) <= _LARGEST
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is a whole number that something can be counted by."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_STEP
 
 
 def _is_rate(text: str) -> bool:

@@ -29,6 +29,7 @@ from eval.verification_options import parse_fars, require_resampling, resample, 
 from eval.verification_tables import (
     csv_text,
     markdown,
+    one_kind_folds,
     set_text,
     summaries,
     table_rows,
@@ -127,8 +128,12 @@ def score_pair_set(
 
 
 def verification_record(result: PairResult, pair_set: PairSet, *, flip: bool, seconds: float) -> dict[str, Any]:
-    """A `metrics.jsonl` line of kind "verification"; the caller adds kind, time, step and epoch."""
+    """A `metrics.jsonl` line of kind "verification"; the caller adds kind, time, step and epoch.
+
+    A set with folds of one kind of pairs says in `folds_of_one_kind` how many; others have no such key.
+    """
     numbers = result.to_dict()
+    lonely = one_kind_folds(pair_set)
     kept = ("accuracy", "accuracy_std", "auc", "eer", "tar_at_far")
     return {
         "dataset": pair_set.name,
@@ -137,6 +142,7 @@ def verification_record(result: PairResult, pair_set: PairSet, *, flip: bool, se
         **{key: numbers[key] for key in kept},
         "data_sha256": pair_set.data_sha256,
         "seconds": round(seconds, 3),
+        **({"folds_of_one_kind": lonely} if lonely else {}),
     }
 
 

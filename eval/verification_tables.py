@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from eval.bootstrap import Intervals
 from eval.pair_formats.layouts import RFW_GROUPS, rfw_name
-from eval.pair_formats.pair_list import blocks, folds_of_one_kind
+from eval.pair_formats.pair_list import blocks, folds_of_one_kind, one_kind_warning
 from eval.pair_metrics import PairResult
 from eval.pairs import RFW, PairSet
 from eval.roc import impostors_needed
@@ -82,11 +83,9 @@ def set_text(
             f"  accuracy ({result.protocol:<11}) {result.accuracy:8.2%} +- {result.accuracy_std:.2%}{interval}"
         )
     if lonely := one_kind_folds(pair_set):
-        lines += [
-            f"  warning: {lonely} of {pair_set.num_folds} folds hold pairs of one kind only: their accuracy is that",
-            "  of one kind of error at a threshold chosen on another mixture, and the mean can lie below chance.",
-            "  AUC, EER and TAR are of all pairs and stand. For an accuracy give a list whose folds hold both kinds",
-        ]
+        lines += textwrap.wrap(
+            one_kind_warning(lonely, pair_set.num_folds), 110, initial_indent="  ", subsequent_indent="  "
+        )
     known = intervals[first.protocol] if intervals else None
     auc_range, eer_range = (_range(known.auc, 3), _range(known.eer, 2)) if known else ("", "")
     lines.append(f"  AUC {_percent(first.auc, 3)}{auc_range}   EER {_percent(first.eer, 2)}{eer_range}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.pair_metrics import PairResult
@@ -54,15 +55,18 @@ def _verify_run(run: Run, log: RunLog, done: int) -> float | None:
         for result in results:
             record = verification_record(result, pair_set, flip=True, seconds=seconds)
             log.metrics("verification", step=done, epoch=run.plan.epoch(done), **record)
-        log.info(
-            f"step {done} | {pair_set.name}: "
-            + ", ".join(f"{r.protocol} {r.accuracy:.2%} +- {r.accuracy_std:.2%}" for r in results)
-            + f", AUC {results[0].auc:.4f} | {seconds:.1f} s"
-        )
+        log.info(f"step {done} | {pair_set.name}: {result_words(results)} | {seconds:.1f} s")
         scores.append(results[0].accuracy)
         if done == run.plan.total_steps and run.ranks.is_main:
             _keep_scores(run, log, done, pair_set, results[0])
     return sum(scores) / len(scores) if scores else None
+
+
+def result_words(results: Sequence[PairResult]) -> str:
+    """The accuracy of each protocol, and the AUC, which pairs of one kind do not have."""
+    accuracies = ", ".join(f"{r.protocol} {r.accuracy:.2%} +- {r.accuracy_std:.2%}" for r in results)
+    auc = results[0].auc
+    return f"{accuracies}, AUC {'n/a' if auc is None else f'{auc:.4f}'}"
 
 
 def _keep_scores(run: Run, log: RunLog, done: int, pair_set: PairSet, result: PairResult) -> None:

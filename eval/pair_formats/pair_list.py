@@ -88,6 +88,16 @@ def folds_of_one_kind(is_same: NDArray[np.bool_], folds: NDArray[np.int64]) -> i
     return int(((num_same == 0) | (num_same == num_pairs)).sum())
 
 
+def one_kind_warning(folds: int, num_folds: int | None = None) -> str:
+    """What to know of a set with so many folds of one kind, of `num_folds` where they are known."""
+    of_all = "" if num_folds is None else f" of {num_folds}"
+    return (
+        f"warning: {folds}{of_all} folds hold pairs of one kind only: their accuracy is that of one kind of error at a "
+        "threshold chosen on another mixture, and the mean can lie below chance. AUC, EER and TAR are of all pairs and "
+        "stand. For an accuracy give a list whose folds hold both kinds"
+    )
+
+
 def order_for_blocks(is_same: NDArray[np.bool_], folds: NDArray[np.int64]) -> NDArray[np.int64]:
     """The order of pairs in which contiguous blocks (see `blocks`) are the folds, or else hold both kinds of pairs.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from eval.chart_axes import number
 from eval.charts import sample
+from eval.pair_formats.pair_list import one_kind_warning
 from eval.report_input import Record, RunRecords
 from eval.report_parts.markup import Markup, cell, digest, missing, percent, table, tiles
 from eval.report_parts.running import throughput, training_command, verification_command
@@ -74,7 +75,8 @@ def during_training(runs: Sequence[RunRecords]) -> str:
             ]
         )
     header = [*_titles(runs), "protocol", "flip", "last", "at step", "best", "at step", "AUC", "EER"]
-    return table("Verification during training", [*header, *_far_titles(fars), "data sha256"], rows)
+    body = _fold_warnings((key[1], record) for key, record in last.items())
+    return body + table("Verification during training", [*header, *_far_titles(fars), "data sha256"], rows)
 
 
 def of_saved_model(runs: Sequence[RunRecords]) -> str:
@@ -110,6 +112,7 @@ def of_saved_model(runs: Sequence[RunRecords]) -> str:
         )
     ]
     header = [*_titles(runs), "protocol", "pairs", "accuracy", "AUC", "EER", *_far_titles(fars), "data sha256"]
+    body += _fold_warnings((name, target) for _, name, target, _ in results)
     return body + table("Verification of the saved model", header, rows)
 
 
@@ -126,6 +129,12 @@ def run_name(index: int, run: RunRecords) -> str:
 def tars(record: Mapping[str, Any]) -> Mapping[str, float | None]:
     """TAR by FAR; empty where there is none."""
     return record.get("tar_at_far") or {}
+
+
+def _fold_warnings(found: Iterable[tuple[str, Record]]) -> str:
+    """A line for each set whose accuracy says little because of its folds."""
+    lonely = {name: int(record.get("folds_of_one_kind", 0)) for name, record in found}
+    return "".join(missing(f"{name}: {one_kind_warning(folds)}") for name, folds in sorted(lonely.items()) if folds)
 
 
 def _tile_entries(run: RunRecords) -> list[tuple[str, str, str]]:

@@ -108,6 +108,8 @@ def test_the_metrics_line_has_the_agreed_keys():
     assert record["data_sha256"] == pairs.data_sha256
     assert record["accuracy"] == result.accuracy
     assert record["seconds"] == 1.235
+    lonely = verification_record(result, replace(pairs, is_same=np.arange(40) < 20), flip=True, seconds=1)
+    assert lonely["folds_of_one_kind"] == 10
 
 
 def test_an_embedder_of_the_wrong_shape_is_refused():

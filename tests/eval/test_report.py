@@ -122,6 +122,22 @@ def test_a_set_of_one_kind_has_scores_but_no_curve(run: Path) -> None:
     assert "9 same" in page.text
 
 
+def test_folds_of_one_kind_are_warned_of(run: Path) -> None:
+    assert "folds hold pairs of one kind only" not in Page(write_report(run)).text
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lonely = [{**line, "folds_of_one_kind": 7} if line["kind"] == "verification" else line for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lonely))
+    results = json.loads((run / "verification" / "results.json").read_text())
+    results["targets"]["memory"]["folds_of_one_kind"] = 6
+    (run / "verification" / "results.json").write_text(json.dumps(results))
+    text = Page(write_report(run)).text
+    for count in (6, 7):
+        assert f"memory: warning: {count} folds hold pairs of one kind only: their accuracy is that of one" in text
+    results["targets"]["memory"]["folds_of_one_kind"] = ["x"]
+    (run / "verification" / "results.json").write_text(json.dumps(results))
+    assert "warning: 6" not in Page(write_report(run)).text
+
+
 def test_thousands_of_lines_make_no_page_of_megabytes(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", num_lines=5_000)
     page = write_report(run)
