@@ -17,8 +17,10 @@ help:
 quickstart: $(VENV)/.run
 	$(RUN) -m tools.quickstart
 
+# One process a core, each with one thread: threads of OpenMP that wait for each other made the suite take four times as
+# long. The tests of a file stay in one process, which shares its pool of ranks.
 test: lint
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
 
 test-mxnet: $(VENV)/.dev $(VENV)-mxnet/.run
 	MXNET_PYTHON=$(VENV)-mxnet/bin/python $(RUN) -m pytest tests/mxnet_peer

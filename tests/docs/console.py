@@ -19,6 +19,7 @@ LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR
 _PATTERNS = (
     (re.compile("the same person: reaches|different people: is below"), "VERDICT:"),
     (re.compile(r"\b[0-9a-f]{12,64}\b…?"), "HASH"),
+    (re.compile(r"\b(fp32|bf16)\b"), "PRECISION"),  # precision "auto" asks the machine
     (re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?"), "#"),
     (re.compile(r"\s+"), " "),
 )
