@@ -10,6 +10,7 @@ from torch.utils.data import get_worker_info
 
 from sources import Source, SourceError, open_source, test_location
 from sources.imbalance import imbalanced
+from sources.normalization import normalized, with_format
 from sources.substitutes import ImageReader, KnownClasses
 from utils.augmentation import AUGMENTATIONS, place_augmented
 from utils.bad_records import BadImage
@@ -31,8 +32,10 @@ __all__ = [
     "batches_per_epoch",
     "build_loader",
     "imbalanced",
+    "normalized",
     "open_source",
     "test_location",
+    "with_format",
 ]
 
 _AUGMENTATION = 2  # key stream of the seed; the epoch's order has another

@@ -22,6 +22,7 @@ from eval.model_metadata import (
     whole_number,
 )
 from eval.onnx_embedder import OnnxEmbedder
+from eval.run_format import format_beside
 from utils.images import FACE, ImageFormat, to_model_input
 from utils.safetensors_files import SUFFIX, read_safetensors_metadata
 
@@ -122,7 +123,7 @@ def load_embedder(
         raise EmbedderError(f"{weights}: network {info.name!r} takes {takes}, faces are 112x112 of 3 channels")
     # interleaved channels: a third faster on CPUs, and what tensor cores want
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub omits it
-    return ModuleEmbedder(model, device, precision)
+    return ModuleEmbedder(model, device, precision, image_format=format_beside(weights))
 
 
 def find_weights(path: str | Path, checkpoint: str = "best") -> Path:

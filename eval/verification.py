@@ -40,6 +40,7 @@ from utils.command_line import Outcome, run_command, say
 from utils.distributed import RankError, Ranks, start_ranks, stop_ranks
 from utils.errors import DataError
 from utils.files import sha256_of, write_text_whole
+from utils.images import FACE, ImageFormat
 from utils.memory import prefer_huge_pages
 
 __all__ = [
@@ -62,6 +63,7 @@ def verify(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     precision: str = "fp32",
+    image_format: ImageFormat = FACE,
     process_group: dist.ProcessGroup | None = None,
 ) -> list[PairResult]:
     """Score a backbone on a set of pairs; collective: every rank calls it and every rank gets the same results.
@@ -76,12 +78,13 @@ def verify(
         device: where the images go.
         batch_size: images per forward pass on each rank.
         precision: "fp32", "bf16" or "fp16".
+        image_format: how the model was taught to see pixels.
         process_group: None is the default group, or no group where none has been started.
 
     Raises:
         PairError: an unreadable image. VerificationError: embeddings that are not finite.
     """
-    embedder = ModuleEmbedder(model, device, precision)
+    embedder = ModuleEmbedder(model, device, precision, image_format=image_format)
     with evaluating(embedder.model):
         return score_pair_set(
             embedder, pair_set, protocols=protocols, flip=flip, batch_size=batch_size, process_group=process_group

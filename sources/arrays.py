@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from sources.base import SourceError
 from utils.class_index import ClassIndex
 from utils.images import ImageFormat
+
+_BLOCK = 1024  # images
 
 
 class ArraySource:
@@ -48,6 +51,11 @@ class ArraySource:
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """A view of the image, and its label."""
         return self._images[index], int(self._labels[index])
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All images in their order, uint8 (n, H, W, C) each time: views, for who reads all of them at once."""
+        for start in range(0, len(self), _BLOCK):
+            yield self._images[start : start + _BLOCK]
 
     def class_counts(self) -> np.ndarray:
         """Images per class, (num_classes,) int64."""

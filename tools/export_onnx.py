@@ -19,6 +19,7 @@ from backbones import WeightsError, backbone_info
 from eval.embedder import CHECKPOINTS, EmbedderError, OnnxEmbedder, find_weights, load_module
 from eval.image_set import open_image_set
 from eval.pairs import PairSet, load_pairs
+from eval.run_format import require_face_pixels
 from tools.export import words
 from tools.export.metadata import describe, origin
 from tools.export.metadata import words as described
@@ -116,6 +117,7 @@ def _export(options: argparse.Namespace) -> Outcome:
         raise ExportError(f"{weights}: is an ONNX file already; give the weights it came from")
     # everything is opened before the long work begins
     pair_sets = [load_pairs(name, options.data or ".") for name in _names(options)]
+    require_face_pixels(weights)
     backbone = load_module(weights, network=options.network)
     out = options.out or weights.with_name(_default_name(options, weights))
     if out.suffix != f".{options.format}":

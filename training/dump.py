@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from training.build import Run
 from training.provenance import describe_run
 from utils.distributed import gather_objects
 from utils.files import sync_folder, whole_file, write_text_whole
+from utils.image_format_file import to_json
 
 DUMPS = "dumps"
 MANIFEST = "dump.json"
@@ -136,7 +137,7 @@ def _manifest(run: Run, evidence: Evidence, text: str, hashes: list[dict[str, An
         "loss": repr(evidence.loss),  # JSON has no infinity and no NaN
         "loss_scale": evidence.loss_scale,
         "batch_sizes": [list(batch.batch_sizes) for batch in evidence.batches],
-        "image_format": asdict(run.source.image_format),
+        "image_format": to_json(run.source.image_format),
         "num_classes": run.source.num_classes,
         "num_images": len(run.source),
         "ranks": hashes,

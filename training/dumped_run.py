@@ -19,6 +19,7 @@ from training.inputs import Inputs
 from utils.class_index import ClassIndex
 from utils.config import Config
 from utils.distributed import Ranks
+from utils.image_format_file import from_json
 from utils.images import ImageFormat
 from utils.torch_files import check_torch_file
 
@@ -119,7 +120,7 @@ def rebuild(dump: Dump, ranks: Ranks) -> tuple[Run, list[Batch]]:
     own = dump.load(f"rank_{ranks.rank:03d}.pt")
     try:
         source = _DumpedSource(
-            ImageFormat(**facts["image_format"]), facts["num_classes"], facts["num_images"],
+            from_json(facts["image_format"], str(dump.folder)), facts["num_classes"], facts["num_images"],
             shared["class_counts"].numpy(),
         )  # fmt: skip
         config = replace(dump.config, output="", val_targets=(), resume=False, init_from=None)

@@ -96,7 +96,7 @@ def measure_verification(run: Run, step_seconds: float) -> float:
     pair_set = run.pair_sets[0]
     pairs = int(min(max(1, VERIFICATION_SECONDS / per_image // 2), 64 * run.ranks.world_size, len(pair_set.is_same)))
     sample = _first_pairs(pair_set, pairs)
-    embedder = ModuleEmbedder(run.backbone, run.ranks.device, "fp32")
+    embedder = ModuleEmbedder(run.backbone, run.ranks.device, "fp32", image_format=run.source.image_format)
     seconds = 0.0
     with evaluating(embedder.model):
         for _ in range(2):  # the first one chooses algorithms

@@ -14,12 +14,14 @@ from training.build import Run
 from training.fingerprint import changes, device_name
 from utils.distributed import available_cores
 from utils.files import write_text_whole
+from utils.image_format_file import write_image_format
 
 _REMEMBERED = 100  # continuations with a change; a run that is restarted for ever must not fill its run.json
 
 
 def write_provenance(run: Run, arguments: Sequence[str]) -> None:
-    """Writes config.json (the resolved config) and run.json (everything else that made the run) on the main rank.
+    """Writes config.json (the resolved config), image_format.json (how pixels become numbers) and run.json (everything
+    else that made the run) on the main rank.
 
     A resumed run adds to run.json what had changed since the file was written: "changes", a list of the command that
     went on and its differences.
@@ -31,6 +33,7 @@ def write_provenance(run: Run, arguments: Sequence[str]) -> None:
     described = describe_run(run, arguments)
     described["changes"] = _changes_so_far(folder, run, described["command"]) if run.config.resume else []
     write_text_whole(json.dumps(run.config.to_dict(), indent=1) + "\n", folder / "config.json")
+    write_image_format(folder, run.source.image_format, run.config.normalization)
     write_text_whole(json.dumps(described, indent=1) + "\n", folder / "run.json")
 
 

@@ -50,7 +50,7 @@ def _verify_run(run: Run, log: RunLog, done: int) -> float | None:
     scores = []
     for pair_set in run.pair_sets:
         start = time.perf_counter()
-        results = verify(run.backbone, pair_set, device=run.ranks.device)
+        results = verify(run.backbone, pair_set, device=run.ranks.device, image_format=run.source.image_format)
         seconds = time.perf_counter() - start
         for result in results:
             record = verification_record(result, pair_set, flip=True, seconds=seconds)

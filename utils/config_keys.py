@@ -46,6 +46,9 @@ class Config:
         "none", "train on fewer images of some classes, drawn by `seed`: `long_tailed`, sizes fall from class to class "
         "by a constant factor; `step`, half of the classes are small")
     imbalance_ratio: float = key(100.0, "largest over smallest class, for `imbalance`", "[1, inf)")
+    normalization: Literal["source", "unit", "symmetric", "mean_image"] = key(
+        "source", "of pixels: `source`, the constants of the data (faces: `symmetric`); `unit`, x / 255; `symmetric`, "
+        "(x - 127.5) / 127.5; `mean_image`, (x - mean training image) / std, all images are read once before training")
     augmentation: Literal["none", "flip", "pad_crop_flip", "shift_flip"] = key(
         "flip", "`flip` mirrors half of the images; `pad_crop_flip` also shifts them by up to 4 pixels into black, as "
         "for CIFAR, `shift_flip` into the rim's own colours, for faces")

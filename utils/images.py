@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -34,6 +35,8 @@ class ImageFormat:
         channels: 3 (RGB order) or 1 (grey).
         mean: subtracted from the 0..255 pixel value.
         std: divides the difference: normalised = (pixel - mean) / std.
+        mean_image: subtracted in place of `mean` where there is one: float32 (H, W, C), little-endian, as bytes, which
+            can be hashed, compared and pickled as the rest.
     """
 
     height: int
@@ -41,6 +44,16 @@ class ImageFormat:
     channels: int
     mean: float = 127.5
     std: float = 127.5
+    mean_image: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        """ImageError where a mean image has another size than the images."""
+        expected = 4 * self.height * self.width * self.channels
+        if len(self.mean_image) not in (0, expected):
+            raise ImageError(
+                f"a mean image of {self.shape} has {expected} bytes (float32), this one {len(self.mean_image)}: it "
+                "belongs to other images"
+            )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -190,14 +203,15 @@ def to_model_input(images: Tensor, image_format: ImageFormat = FACE, *, channels
 
     Args:
         images: uint8 (B, H, W, C), RGB order.
-        image_format: supplies mean and std, in pixel units.
+        image_format: supplies mean (or mean image) and std, in pixel units.
         channels_last: keep the pixels interleaved in memory, as convolutions on GPUs with tensor cores like it.
 
     Returns:
-        float32 (B, C, H, W), (pixel - mean) / std.
+        float32 (B, C, H, W), (pixel - mean) / std; the mean is one number, or one for each row, column and channel.
 
     Raises:
-        ImageError: where the tensor is not uint8 (B, H, W, C) with the format's number of channels.
+        ImageError: where the tensor is not uint8 (B, H, W, C) with the format's number of channels, or has another size
+            than the mean image.
     """
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[3] != image_format.channels:
         raise ImageError(
@@ -207,4 +221,17 @@ def to_model_input(images: Tensor, image_format: ImageFormat = FACE, *, channels
     planes = images.permute(0, 3, 1, 2)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     pixels = planes.to(torch.float32, memory_format=layout)
-    return pixels.sub_(image_format.mean).div_(image_format.std)
+    if not image_format.mean_image:
+        return pixels.sub_(image_format.mean).div_(image_format.std)
+    if images.shape[1:] != image_format.shape:
+        raise ImageError(f"images are {tuple(images.shape[1:])}, the mean image is {image_format.shape}: train anew")
+    return pixels.sub_(_mean_on(image_format, images.device)).div_(image_format.std)
+
+
+@lru_cache(maxsize=8)
+def _mean_on(image_format: ImageFormat, device: torch.device) -> Tensor:
+    """The mean image, float32 (C, H, W), copied to a device once and kept there."""
+    values = np.frombuffer(image_format.mean_image, dtype="<f4").reshape(image_format.shape)
+    planes = np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)
+    with torch.inference_mode(False):  # a tensor made inside would stay outside of training for ever
+        return torch.from_numpy(planes).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.records import make_record_set
 from training.data import open_training_source
 from training.preflight import inspect_run
 from utils.config import Config, ConfigError, load_config
+from utils.image_format_file import write_image_format
 
 find_test_half = test_location
 del test_location  # pytest takes every name that begins so for a test
@@ -38,6 +40,20 @@ def test_num_image_is_held_against_what_is_left(tmp_path: Path) -> None:
     rec = str(make_record_set(tmp_path / "set", [6, 6]))
     config = Config(rec=rec, imbalance="step", imbalance_ratio=3.0, num_image=12, output=str(tmp_path / "run"))
     assert any("num_image = 12, but" in line and "holds 8" in line for line in inspect_run(config).problems)
+
+
+def test_a_resumed_run_keeps_its_mean_image_whatever_became_of_the_data(tmp_path: Path) -> None:
+    config = Config(rec="digits", normalization="mean_image", output=str(tmp_path))
+    fresh = open_training_source(config).image_format
+    assert fresh.mean_image
+    assert open_training_source(replace(config, resume=True)).image_format == fresh
+    write_image_format(tmp_path, replace(fresh, std=fresh.std * 2), "mean_image")
+    resumed = open_training_source(replace(config, resume=True))
+    assert resumed.image_format == replace(fresh, std=fresh.std * 2)
+    assert resumed.describe()["normalization"] == "mean_image"
+    assert open_training_source(config).image_format == fresh
+    write_image_format(tmp_path, replace(fresh, std=fresh.std * 2), "source")  # of another setting
+    assert open_training_source(replace(config, resume=True)).image_format == fresh
 
 
 @pytest.mark.parametrize("ratio", ["0.9", "float('inf')"])
