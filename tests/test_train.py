@@ -78,8 +78,8 @@ def test_two_ranks_train_verify_and_save(config: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "config.json", "image_format.json", "run.json", "metrics.jsonl", "training.log", "tensorboard", "checkpoints", "model.pt", "best.pt",
-        "report.html", "verification", ".lock",
+        "config.json", "image_format.json", "run.json", "metrics.jsonl", "training.log", "tensorboard", "checkpoints",
+        "model.pt", "best.pt", "report.html", "verification", ".lock",
     }  # fmt: skip
     scores, is_same = read_scores(folder / "verification", "pairs")
     assert len(scores) == len(is_same) == 20
