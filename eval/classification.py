@@ -24,6 +24,7 @@ from eval.report_input import ReportError, read_run
 from sources import Source, SourceError, open_source, test_location
 from utils.command_line import Outcome, command_parser, run_command
 from utils.errors import DataError
+from utils.image_format_file import read_image_format
 from utils.images import ImageFormat
 
 BATCH = 256
@@ -152,7 +153,6 @@ def _run(options: argparse.Namespace) -> Outcome:
     config = read_run(options.run_dir).config
     prototypes = read_prototypes(options.run_dir, options.checkpoint)
     model = load_module(find_weights(options.run_dir, options.checkpoint))
-    training = open_source(str(config.get("rec", "")))
     location = options.data or config.get("test") or test_location(str(config.get("rec", "")))
     if location is None:
         raise SourceError(f"{config.get('rec')}: has no test half; name the test images with --data LOCATION")
@@ -165,7 +165,11 @@ def _run(options: argparse.Namespace) -> Outcome:
         )
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     embeddings, labels = embed_source(
-        model.to(device), source, image_format=training.image_format, device=device, progress=options.name
+        model.to(device),
+        source,
+        image_format=read_image_format(options.run_dir) or source.image_format,
+        device=device,
+        progress=options.name,
     )
     result = classify(embeddings, labels, prototypes.weight, normalize_prototypes=prototypes.is_normalized)
     seconds = time.perf_counter() - start

@@ -128,9 +128,7 @@ def _check_task(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
         return [f"{where}: test = {values['test']!r} belongs to task='classification'. Set that, or leave test out."]
     if task == "classification" and _get(values, "val_targets"):
         where = origins["val_targets"]
-        return [
-            f"{where}: val_targets = {values['val_targets']!r} score faces; task='classification' is scored on test."
-        ]
+        return [f"{where}: val_targets = {values['val_targets']!r} score faces; a classification is scored on test."]
     return []
 
 
@@ -140,9 +138,7 @@ def _check_schedule(values: Mapping[str, Any], origins: Mapping[str, str]) -> li
     if schedule != "step":
         if not milestones:
             return []
-        return [
-            f"{where}: lr_milestones = {milestones!r} are of lr_schedule='step', not {schedule!r}. Set one of them."
-        ]
+        return [f"{where}: lr_milestones = {milestones!r} are for lr_schedule='step', not {schedule!r}. Set that."]
     if not milestones:
         return [f"{origins['lr_schedule']}: lr_schedule = 'step' needs lr_milestones, as in lr_milestones=(6, 8)."]
     if list(milestones) != sorted(set(milestones)) or milestones[0] <= 0 or milestones[-1] >= num_epoch:

@@ -118,3 +118,28 @@ def test_missing_data_says_what_to_do(load: Any, tmp_path: Path) -> None:
         assert part in message
     assert missing_data_message(load(f"config['rec'] = {str(tmp_path)!r}")) is None
     assert missing_data_message(load("config['rec'] = 'synthetic'")) is None
+
+
+def test_what_belongs_to_the_other_task(load: Any) -> None:
+    assert problems_of(load, "config.update(test='digits:test')") == [
+        "test = 'digits:test' belongs to task='classification'. Set that, or leave test out."
+    ]
+    assert problems_of(load, "config.update(task='classification', val_targets=('lfw',))") == [
+        "val_targets = ('lfw',) score faces; a classification is scored on test."
+    ]
+    assert load("config.update(task='classification', test='digits:test')").test == "digits:test"
+
+
+def test_milestones_fit_schedule_and_run(load: Any) -> None:
+    right = load("config.update(lr_schedule='step', lr_milestones=(3, 4.5), num_epoch=5)")
+    assert right.lr_milestones == (3.0, 4.5)
+    wrong = {
+        "lr_milestones=(3,)": "lr_milestones = (3.0,) are for lr_schedule='step', not 'polynomial'. Set that.",
+        "lr_schedule='step'": "lr_schedule = 'step' needs lr_milestones, as in lr_milestones=(6, 8).",
+    }
+    for keys, words in wrong.items():
+        assert problems_of(load, f"config.update({keys})") == [words]
+    for milestones in ("(4, 3)", "(0, 3)", "(3, 5)", "(3, 3)"):
+        found = problems_of(load, f"config.update(lr_schedule='step', lr_milestones={milestones}, num_epoch=5)")
+        assert len(found) == 1, found
+        assert "must grow, from above 0 to below num_epoch = 5" in found[0]

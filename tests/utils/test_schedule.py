@@ -55,3 +55,21 @@ def test_translation_to_a_larger_global_batch_keeps_the_place_in_the_epoch(done:
     three_ranks = Plan(batches_per_epoch=6, num_epoch=3, global_batch_size=30)
     assert three_ranks.translate(done, two_ranks) == expected
     assert two_ranks.translate(done, two_ranks) == done
+
+
+def test_a_step_schedule_falls_at_its_milestones() -> None:
+    rates = [
+        learning_rate(step, base=1.0, total_steps=6, warmup_steps=1, schedule="step", milestones=(2, 4), gamma=0.1)
+        for step in range(7)
+    ]
+    assert rates == pytest.approx([0.5, 1.0, 0.1, 0.1, 0.01, 0.01, 0.0])
+
+
+def test_a_cosine_schedule_falls_by_half_a_cosine() -> None:
+    rates = [learning_rate(step, base=2.0, total_steps=5, warmup_steps=1, schedule="cosine") for step in range(6)]
+    assert rates == pytest.approx([1.0, 2.0, 1 + 2**-0.5, 1.0, 1 - 2**-0.5, 0.0])
+
+
+def test_an_unknown_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="schedule 'linear' is unknown; allowed: polynomial, step, cosine"):
+        learning_rate(1, base=1.0, total_steps=5, schedule="linear")
