@@ -14,8 +14,8 @@ from utils.config_values import WrongTypeError, conform, describe_type, did_you_
 INSTALLED = ("torchvision:", "timm:")  # networks whose names an optional package knows
 # Training data that has no folder in which verification sets could lie.
 WITHOUT_FOLDER = (
-    "synthetic", "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet32", "cub200", "folder", "market1501",
-    "dukemtmc",
+    "synthetic", "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet32", "imagenet64", "cub200", "folder",
+    "market1501", "dukemtmc",
 )  # fmt: skip
 
 

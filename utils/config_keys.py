@@ -36,9 +36,8 @@ class Config:
     task: Literal["faces", "classification"] = key(
         "faces", "`faces`: embeddings, scored on pairs of unknown people; `classification`: prototypes and all, scored "
         "on test images of the same classes", group="Task")
-    rec: str = key("", "training data: folder with train.rec and train.idx, image folder, `mnist:DIR`, `cifar10:DIR`, "
-                   "`cifar100:DIR`, `svhn:DIR`, `digits`, `market1501:DIR`, `dukemtmc:DIR` or `synthetic`; relative to "
-                   "the working directory", group="Data")
+    rec: str = key("", "training data: folder with train.rec and train.idx, image folder, `mnist:DIR`, `cifar10:DIR` "
+                   "or another kind of docs/data.md; relative to the working directory", group="Data")
     num_classes: int | None = key(None, "identities; None: read from the data, else checked against it", "[2, inf)")
     num_image: int | None = key(None, "training images; None: read from the data, else checked against it", "[1, inf)",
                                 unit="images")

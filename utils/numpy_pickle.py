@@ -15,7 +15,7 @@ _ALLOWED_DTYPES = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"}
 _MAX_NAME = 64
 
 
-def load_arrays(content: bytes, what: str, *, dicts: bool = False) -> Any:
+def load_arrays(content: bytes | memoryview, what: str, *, dicts: bool = False, floats: bool = False) -> Any:
     """Reads a pickle of lists, tuples, bytes, text, whole numbers, bools and arrays; with dicts where asked for.
 
     No global is imported: what numpy 1, numpy 2 and Python 2 pickles refer to is answered by stand-ins that only look
@@ -25,6 +25,7 @@ def load_arrays(content: bytes, what: str, *, dicts: bool = False) -> Any:
         content: the whole file.
         what: the kind of file, for errors: "a verification file".
         dicts: allow dicts too.
+        floats: allow arrays of floating-point numbers too.
 
     Returns:
         The value; arrays are PickledArray.
@@ -34,6 +35,8 @@ def load_arrays(content: bytes, what: str, *, dicts: bool = False) -> Any:
     """
     budget = _EncodingBudget(len(content))
     calls: dict[tuple[str, str], Callable[..., Any]] = {**_STAND_INS, ("_codecs", "encode"): budget.encode}
+    if floats:
+        calls["numpy", "dtype"] = _FloatDType
     holds = "lists, tuples, bytes, numpy arrays and bools" + (", and dicts of them" if dicts else "")
     grammar = Grammar(what, holds, calls, extra=DICTS if dicts else frozenset())
     return run_pickle(content, grammar)[0]
@@ -57,13 +60,12 @@ class _DType(StandIn):
     """Stands for numpy.dtype; one plain number type of one to eight bytes, never objects, records or strings."""
 
     __slots__ = ("code", "order")
+    allowed = _ALLOWED_DTYPES
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.code, self.order = _text(code).lstrip("|<>="), "|"
-        if self.code not in _ALLOWED_DTYPES:
-            raise TypeError(
-                f"arrays of dtype {_text(code)!r} are refused; allowed: {', '.join(sorted(_ALLOWED_DTYPES))}"
-            )
+        if self.code not in self.allowed:
+            raise TypeError(f"arrays of dtype {_text(code)!r} are refused; allowed: {', '.join(sorted(self.allowed))}")
 
     def restore(self, state: Any) -> None:
         order = _text(state[1])
@@ -73,6 +75,13 @@ class _DType(StandIn):
 
     def numpy(self) -> np.dtype[Any]:
         return np.dtype(self.order + self.code)
+
+
+class _FloatDType(_DType):
+    """The same with floating-point numbers of two to eight bytes."""
+
+    __slots__ = ()
+    allowed = _ALLOWED_DTYPES | {"f2", "f4", "f8"}
 
 
 class _EncodingBudget:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sources import SourceError, open_source
+from sources import test_location as find_test_half
 from sources.records import RecordSource
 from tests.data import SHARED, needs_golden
 from tests.records import make_record_set, picture
@@ -83,3 +84,22 @@ def test_sets_written_by_mxnet() -> None:
     assert (len(source), source.num_classes, source.image_format.shape) == (144, 24, (112, 112, 3))
     assert [source.read(index)[1] for index in range(144)] == [label for label in range(24) for _ in range(6)]
     assert len(open_source(str(SHARED / "golden" / "im2rec_plain"))) == 8
+
+
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_the_test_half_of_a_record_set_is_a_file_beside_it(name: str, tmp_path: Path) -> None:
+    folder = make_record_set(tmp_path / "set", [4, 3, 2], 32, 32)
+    assert find_test_half(str(folder)) is None
+    with pytest.raises(SourceError, match=r"set:test: looked for test\.rec or val\.rec, found .*train\.rec"):
+        open_source(f"{folder}:test")
+    other = make_record_set(tmp_path / "other", [1, 2, 1], 32, 32)
+    for suffix in (".rec", ".idx"):
+        (other / f"train{suffix}").rename(folder / f"{name}{suffix}")
+    location = find_test_half(str(folder))
+    assert location == f"{folder}:test"
+    train, test = open_source(str(folder)), open_source(location)
+    assert train.class_counts().tolist() == [4, 3, 2]
+    assert test.class_counts().tolist() == [1, 2, 1]
+    assert test.num_classes == train.num_classes
+    assert test.read(0)[0].shape == (32, 32, 3)
+    assert find_test_half(location) is None
