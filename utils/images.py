@@ -232,6 +232,6 @@ def to_model_input(images: Tensor, image_format: ImageFormat = FACE, *, channels
 def _mean_on(image_format: ImageFormat, device: torch.device) -> Tensor:
     """The mean image, float32 (C, H, W), copied to a device once and kept there."""
     values = np.frombuffer(image_format.mean_image, dtype="<f4").reshape(image_format.shape)
-    planes = np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)
+    planes = values.transpose(2, 0, 1).astype(np.float32, order="C")  # a copy: torch does not take memory of bytes
     with torch.inference_mode(False):  # a tensor made inside would stay outside of training for ever
         return torch.from_numpy(planes).to(device)

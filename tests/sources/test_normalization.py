@@ -16,7 +16,7 @@ from sources.base import Source
 from sources.imbalance import imbalanced
 from sources.normalization import measured_format, normalized, with_format
 from sources.synthetic import SyntheticSource
-from utils.images import ImageError, ImageFormat, to_model_input
+from utils.images import ImageError, ImageFormat, _mean_on, to_model_input
 
 FORMAT = ImageFormat(4, 5, 3, mean=99.0, std=7.0)
 PIXELS = np.random.default_rng(8).integers(0, 256, (1500, 4, 5, 3), dtype=np.uint8)  # more than one block
@@ -77,6 +77,15 @@ def test_a_mean_image_first_used_in_inference_mode_can_be_trained_with() -> None
     weight = torch.ones(1, requires_grad=True)
     (to_model_input(torch.from_numpy(PIXELS[:2]), image_format) * weight).sum().backward()
     assert weight.grad is not None
+
+
+def test_the_mean_on_a_device_is_no_view_of_the_formats_bytes() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)  # one channel: its planes lie as the image does
+    image_format = measured_format(ArraySource("grey", Path("grey"), pixels, np.arange(2), 2, ImageFormat(3, 4, 1)))
+    before = bytes(bytearray(image_format.mean_image))
+    _mean_on(image_format, torch.device("cpu")).zero_()
+    _mean_on.cache_clear()
+    assert image_format.mean_image == before
 
 
 def test_formats_can_be_hashed_compared_and_sent_to_workers() -> None:
