@@ -13,7 +13,9 @@ from torch import nn
 
 from backbones.iresnet import DEPTHS, IResNet
 from backbones.mobilefacenet import MobileFaceNet
+from backbones.plain import PLANS, PlainNet
 from backbones.recompute import FACE_SIZE
+from backbones.resnet import BLOCKS, ResNet
 from backbones.small import digits, small, tiny
 from backbones.sphereface import UNITS, SphereFaceNet
 from backbones.timm_nets import PREFIX as TIMM
@@ -32,7 +34,11 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "small": small,
     "tiny": tiny,
     "digits": digits,
+    **{name: partial(PlainNet, name, in_channels=plan.in_channels) for name, plan in PLANS.items()},
+    **{name: partial(ResNet, name) for name in BLOCKS},
 }
+# Nets with options that change the weights' shapes: a run's config.json says which, the weights alone do not.
+WITH_OPTIONS = frozenset({*PLANS, *BLOCKS})
 # prefix of a name -> builder(name, ...) of the nets that an optional package has
 INSTALLED: dict[str, Callable[..., nn.Module]] = {TORCHVISION: build_torchvision, TIMM: build_timm}
 

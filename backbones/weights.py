@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from backbones.registry import BACKBONES
+from backbones.registry import BACKBONES, WITH_OPTIONS
 from utils.safetensors_files import SUFFIX, SafetensorsError, read_safetensors
 from utils.torch_files import TorchFileError, check_torch_file
 
@@ -108,12 +108,17 @@ def infer_backbone(state_dict: Mapping[str, Tensor], network: str | None = None)
     """
     if network is not None and network not in BACKBONES:
         raise WeightsError(f"unknown backbone {network!r}. There are: {', '.join(BACKBONES)}")
+    if network in WITH_OPTIONS:
+        raise WeightsError(
+            f"backbone {network!r} has options that the shapes of its weights do not tell: keep the weights in their "
+            "run's folder, beside config.json"
+        )
     found: dict[str, tuple[int, ...]] = {
         key: tuple(value.shape) for key, value in strip_prefixes(state_dict).items() if not key.endswith(COUNTER)
     }
     nearest, nearest_problems = "", [f"{len(found)} keys"]
     fewest = None
-    for name in BACKBONES if network is None else (network,):
+    for name in [name for name in BACKBONES if name not in WITH_OPTIONS] if network is None else (network,):
         sizes, problems = _compare(found, _template(name))
         if not problems:
             return name, sizes
@@ -123,7 +128,7 @@ def infer_backbone(state_dict: Mapping[str, Tensor], network: str | None = None)
     raise WeightsError(
         f"these weights ({len(found)} tensors, first {next(iter(found), 'none')!r}) fit no backbone of "
         f"{network or ', '.join(BACKBONES)}. Nearest is {nearest}: {'; '.join(nearest_problems[:4])}{more}. "
-        "Name the network if it was built with options of its own"
+        "Name the network if it was built with options of its own, or keep config.json of its run beside the weights"
     )
 
 

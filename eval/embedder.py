@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones import backbone_info, build_backbone, infer_backbone, load_weights
-from backbones.registry import INSTALLED
+from backbones.registry import INSTALLED, WITH_OPTIONS
 from eval.model_metadata import (
     EMBEDDING_SIZE,
     IN_CHANNELS,
@@ -155,7 +155,8 @@ def load_module(weights: Path, *, network: str | None = None) -> nn.Module:
     state = load_weights(weights)
     metadata = read_safetensors_metadata(weights) if weights.suffix == SUFFIX else {}
     require_our_pixels(str(weights), metadata)
-    name = network or metadata.get(NETWORK) or _config_beside(weights).get("network")
+    config = _config_beside(weights)
+    name = network or metadata.get(NETWORK) or config.get("network")
     options: dict[str, Any]
     if name is None:
         name, options = infer_backbone(state)
@@ -163,9 +164,10 @@ def load_module(weights: Path, *, network: str | None = None) -> nn.Module:
         options = _named_options(state, metadata, weights, name)
     else:
         options = _options(state, weights)
+    own = config.get("network_options") if name == config.get("network") else None
     try:
-        model = build_backbone(name, **options)
-    except ValueError as error:  # an unknown name, or an option that it does not have
+        model = build_backbone(name, **options, **(own if isinstance(own, dict) else {}))
+    except (ValueError, TypeError) as error:  # an unknown name, or an option that it does not have
         raise EmbedderError(f"{weights}: {error}") from error
     try:
         model.load_state_dict(state)
@@ -218,7 +220,7 @@ def _named_options(state: dict[str, Tensor], metadata: dict[str, str], weights: 
 
     What the metadata announces is believed only where a tensor in the file has that size: a net is built from it.
     """
-    if not name.startswith(tuple(INSTALLED)):
+    if not name.startswith(tuple(INSTALLED)) and name not in WITH_OPTIONS:
         return {**infer_backbone(state, name)[1]}
     sizes = {key: whole_number(str(weights), metadata, key) for key in (EMBEDDING_SIZE, IN_CHANNELS)}
     there = {size for value in state.values() if value.numel() for size in value.shape}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,7 +115,7 @@ def net_facts(name: str) -> dict[str, Any]:
 
     Convolutions, linear layers and attention are counted, as torch's counter does; norms and activations are not.
     """
-    channels = 1 if name == "digits" else 3
+    channels = inspect.signature(BACKBONES[name]).parameters["in_channels"].default
     # The counter knows the plain form of attention only, not the CPU's fused one.
     plain = sdpa_kernel(SDPBackend.MATH)
     with FakeTensorMode(), torch.no_grad(), plain, FlopCounterMode(display=False) as counter:

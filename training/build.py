@@ -183,6 +183,7 @@ def _build_backbone(config: Config, source: Source) -> nn.Module:
         dropout=config.dropout,
         gradient_checkpointing=config.gradient_checkpointing,
         in_channels=source.image_format.channels,
+        **config.network_options,
     )
 
 

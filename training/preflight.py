@@ -117,7 +117,11 @@ def _inspect_backbone(config: Config, inputs: Inputs) -> nn.Module | None:
     try:
         with torch.device("meta"):
             model = build_backbone(
-                config.network, embedding_size=config.embedding_size, dropout=config.dropout, in_channels=channels
+                config.network,
+                embedding_size=config.embedding_size,
+                dropout=config.dropout,
+                in_channels=channels,
+                **config.network_options,
             )
     except (ValueError, ImportError, WeightsError) as error:
         inputs.problems.append(f"network: {error}")

@@ -24,6 +24,10 @@ __all__ = ["CONFIGS", "Config", "ConfigError", "convert", "find_config", "load_c
 COMMAND_LINE = "command line"
 
 
+# What names a class or function -> the arguments that go with it.
+OPTIONS_OF = {"head": "head_options", "network": "network_options"}
+
+
 @dataclass
 class _Merged:
     """Keys as written so far, lowest layer first: base.py, the file, the command line."""
@@ -34,16 +38,17 @@ class _Merged:
     problems: list[str] = field(default_factory=list)
 
     def add(self, values: Mapping[str, Any], where: str, lines: Mapping[str, int] | None = None) -> None:
-        """Lays one layer over the others; another head takes its predecessor's options away."""
+        """Lays one layer over the others; another head or network takes its predecessor's options away."""
         native, notes, problems = translate(values, where)
         self.notes.update(notes)
         self.problems += problems
-        head_before = self.values.get("head", default_of("head"))
-        if native.get("head", head_before) != head_before and self.values.get("head_options"):
-            left = self.values.pop("head_options")
-            if where == COMMAND_LINE:
-                said = f"{where}: head = {native['head']!r} replaces {head_before} and its options {left!r}."
-                self.notes["head"] = said
+        for key, options in OPTIONS_OF.items():
+            before = self.values.get(key, default_of(key))
+            if native.get(key, before) != before and self.values.get(options):
+                left = self.values.pop(options)
+                if where == COMMAND_LINE:
+                    said = f"{where}: {key} = {native[key]!r} replaces {before} and its options {left!r}."
+                    self.notes[key] = said
         self.values.update(native)
         at = {name: f"{where}:{line}" for name, line in (lines or {}).items()}
         self.origins.update({name: at.get(name, where) for name in native})
@@ -66,7 +71,7 @@ def load_config(
             looked for from the working directory, then in this project.
         overrides: `key=value` with Python literals; `head_options.margin=0.5` reaches into a dict.
         heads: name -> head class; given, the head's name and options are checked against the class.
-        backbones: the names that `network` may have; None: not checked.
+        backbones: name -> what builds the net; given, the network's name and options are checked against it.
         regularizers: the names that `regularizers` may have; None: not checked.
 
     Raises:
@@ -114,7 +119,7 @@ def _add_overrides(merged: _Merged, overrides: Sequence[str]) -> None:
             plain[name] = parse_literal(text, key_types().get(name, bool))  # fp16=true is arcface_torch's
     merged.add(plain, COMMAND_LINE)
     for group, option, value in dotted:
-        if group not in ("head_options", "regularizers"):
+        if group not in (*OPTIONS_OF.values(), "regularizers"):
             unknown = f"unknown key {group!r}.{hint_for(group)}"
             what = f"{group} has no parts, write {group}=VALUE." if group in key_types() else unknown
             merged.problems.append(f"{COMMAND_LINE}: {group}.{option}: {what}")

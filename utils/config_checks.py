@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from utils.config_keys import Config, default_of
 from utils.config_values import WrongTypeError, conform, describe_type, did_you_mean
 
 INSTALLED = ("torchvision:", "timm:")  # networks whose names an optional package knows
+# What every net is built with and a key of its own says; the rest of a net's signature is in `network_options`.
+OWN_KEYS = frozenset({"embedding_size", "dropout", "gradient_checkpointing", "in_channels"})
 # Training data that has no folder in which verification sets could lie.
 WITHOUT_FOLDER = (
     "synthetic", "digits", "mnist", "cifar10", "cifar100", "svhn", "imagenet32", "imagenet64", "cub200", "folder",
@@ -28,14 +31,14 @@ def check_together(
     backbones: Mapping[str, Any] | None,
     regularizers: Mapping[str, Any] | None,
 ) -> list[str]:
-    """Checks what keys mean together; head options in `values` become their arguments' types in place.
+    """Checks what keys mean together; options of head and network in `values` become their types in place.
 
     Args:
         values: the keys that were set and are right by themselves.
         origins: every key -> what to call the place that set it.
         failed: the keys that were set and are wrong by themselves; nothing is concluded from their defaults.
         heads: name -> head class, or None to leave heads unchecked.
-        backbones: the known names, or None.
+        backbones: name -> what builds the net, or None to leave networks unchecked.
         regularizers: the known names, or None.
 
     Returns:
@@ -52,10 +55,8 @@ def check_together(
             f"{origins['init_class_map']}: init_class_map is set, but init_head_from is not. Set it to the run whose "
             "prototypes to take."
         )
-    network = _get(values, "network")
-    if backbones is not None and network not in backbones and not network.startswith(INSTALLED):
-        names = [*backbones, *(f"{prefix}NAME" for prefix in INSTALLED)]
-        problems.append(f"{origins['network']}: {_unknown('network', network, names)}")
+    if backbones is not None and not failed & {"network", "network_options"}:
+        problems += _check_network(values, origins, backbones)
     for name in _get(values, "regularizers"):
         if regularizers is not None and name not in regularizers:
             problems.append(f"{origins['regularizers']}: {_unknown('regularizer', name, regularizers)}")
@@ -155,7 +156,7 @@ def _check_head(values: dict[str, Any], origins: Mapping[str, str], heads: Mappi
     if name not in heads:
         return [f"{origins['head']}: {_unknown('head', name, heads)}"]
     head, where = heads[name], origins["head_options"]
-    clean, problems = _check_options(name, options, head, where)
+    clean, problems = _check_options("head", name, options, head, where)
     built: Any = head
     if not problems:
         try:
@@ -179,35 +180,70 @@ def _check_head(values: dict[str, Any], origins: Mapping[str, str], heads: Mappi
     return problems
 
 
-def _check_options(name: str, options: Mapping[str, Any], head: type, where: str) -> tuple[dict[str, Any], list[str]]:
+def _check_network(values: dict[str, Any], origins: Mapping[str, str], backbones: Mapping[str, Any]) -> list[str]:
+    """Checks the network's name, and its options' names and types; ranges are known to the net, which preflight builds.
+
+    Nets of an installed package have signatures that nothing here knows: their options are theirs to refuse.
+    """
+    name, options = _get(values, "network"), _get(values, "network_options")
+    if name.startswith(INSTALLED):
+        taken = sorted(options.keys() & OWN_KEYS)
+        return [_own_key(origins["network_options"], option) for option in taken]
+    if name not in backbones:
+        names = [*backbones, *(f"{prefix}NAME" for prefix in INSTALLED)]
+        return [f"{origins['network']}: {_unknown('network', name, names)}"]
+    clean, problems = _check_options("network", name, options, backbones[name], origins["network_options"])
+    if not problems and "network_options" in values:
+        values["network_options"] = clean
+    return problems
+
+
+def _own_key(where: str, option: str) -> str:
+    return f"{where}: network_options.{option}: {option} is a key of its own, write {option}=VALUE."
+
+
+def _check_options(
+    kind: str, name: str, options: Mapping[str, Any], builder: Any, where: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Options of a head or network (`kind`) as the types that its signature says, and a line for each wrong one."""
+    own_keys = OWN_KEYS if kind == "network" else frozenset()
     parameters = {
         parameter.name: parameter
-        for parameter in inspect.signature(head).parameters.values()
+        for parameter in inspect.signature(builder).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in own_keys
     }
-    hints = _constructor_hints(head)
+    hints = _argument_hints(builder)
     listed = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters.values())
     clean: dict[str, Any] = {}
     problems = []
     for option, value in options.items():
+        if option in own_keys:
+            problems.append(_own_key(where, option))
+            continue
         if option not in parameters:
             near = did_you_mean(option, parameters)
-            problems.append(f"{where}: head {name!r} has no option {option!r}.{near} It has: {listed or 'none'}.")
+            problems.append(f"{where}: {kind} {name!r} has no option {option!r}.{near} It has: {listed or 'none'}.")
             continue
         try:
             clean[option] = conform(value, hints.get(option, Any))
         except WrongTypeError:
             asked = describe_type(hints[option])
-            problems.append(f"{where}: head_options.{option} = {value!r}, but head {name!r} takes {asked}.")
+            problems.append(f"{where}: {kind}_options.{option} = {value!r}, but {kind} {name!r} takes {asked}.")
     missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
     if missing:
-        problems.append(f"{where}: head {name!r} also needs {', '.join(missing)}. It has: {listed}.")
+        problems.append(f"{where}: {kind} {name!r} also needs {', '.join(missing)}. It has: {listed}.")
     return clean, problems
 
 
-def _constructor_hints(head: type) -> dict[str, Any]:
-    """Returns the types of a head's arguments; none where its annotations cannot be resolved, which checks nothing."""
+def _argument_hints(builder: Any) -> dict[str, Any]:
+    """Returns the types of a builder's arguments; none where its annotations cannot be resolved, so nothing is checked.
+
+    Args:
+        builder: a class, a function, or a `functools.partial` of either.
+    """
+    called = builder.func if isinstance(builder, partial) else builder
     try:
-        return typing.get_type_hints(inspect.getattr_static(head, "__init__"))
+        return typing.get_type_hints(inspect.getattr_static(called, "__init__") if inspect.isclass(called) else called)
     except (NameError, TypeError):
         return {}

@@ -14,7 +14,8 @@ from utils.config_values import ConfigError, WrongTypeError, about, conform, des
 # What people write who come from elsewhere, where the spelling alone does not lead to our key.
 SYNONYMS = {
     "backbone": "network", "arch": "network", "model": "network", "pretrained": "init_from", "loss": "head",
-    "loss_name": "head", "margin": "head_options", "scale": "head_options", "learning_rate": "lr", "wd": "weight_decay",
+    "loss_name": "head", "margin": "head_options", "scale": "head_options", "width": "network_options",
+    "stem": "network_options", "learning_rate": "lr", "wd": "weight_decay",
     "epochs": "num_epoch", "max_epochs": "num_epoch", "bs": "batch_size", "workers": "num_workers", "amp": "precision",
     "bf16": "precision", "grad_clip": "clip_norm", "accumulate": "gradient_acc", "data": "rec", "root": "rec",
     "eval_interval": "verbose", "log_interval": "frequent", "save_interval": "checkpoint_interval",
@@ -71,6 +72,8 @@ class Config:
 
     network: str = key("r50", "backbone, see docs/backbones.md; `torchvision:NAME`, `timm:NAME` where installed",
                        group="Backbone")
+    network_options: dict[str, Any] = field(
+        default_factory=dict, metadata=about("the net's own arguments, e.g. `network_options.width=0.25`"))
     embedding_size: int = key(512, "length of an embedding", "[1, inf)")
     dropout: float = key(0.0, "probability before the last linear layer", "[0, 1)")
     init_from: str | None = key(None, "weights to start from: a run folder, model.pt or an arcface_torch backbone.pth")

@@ -7,9 +7,14 @@ import torch
 from torch import nn
 
 from backbones import BACKBONES, BackboneInfo, backbone_info, build_backbone
+from backbones.plain import PLANS
 
 # one net of each family; the deeper ones differ in their number of blocks only
-FAMILIES = {"r18": 3, "mbf": 3, "vit_t": 3, "sphereface20": 3, "small": 3, "tiny": 3, "digits": 1}
+FAMILIES = {
+    "r18": 3, "mbf": 3, "vit_t": 3, "sphereface20": 3, "small": 3, "tiny": 3, "digits": 1, "lsoftmax_mnist": 1,
+    "lsoftmax_cifar": 3, "resnet18": 3,
+}  # fmt: skip
+EDGES = {"digits": 28, "resnet18": 32, "resnet34": 32, **{name: plan.image_size for name, plan in PLANS.items()}}
 
 NOTHING_RANDOM = {"vit_t": {"drop_path_rate": 0.0, "mask_ratio": 0.0}}
 
@@ -23,7 +28,7 @@ def images_for(net: nn.Module, batch: int = 2) -> torch.Tensor:
 def test_every_name_builds_and_says_what_it_takes(name: str) -> None:
     with torch.device("meta"):
         net = build_backbone(name, embedding_size=96, in_channels=1)
-    edge = 28 if name == "digits" else 112
+    edge = EDGES.get(name, 112)
     assert backbone_info(net) == BackboneInfo(name, 96, 1, (edge, edge))
     assert "gradient_checkpointing" in vars(net)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones import BACKBONES, WeightsError, build_backbone, infer_backbone, load_weights, strip_prefixes
+from backbones.registry import WITH_OPTIONS
 from backbones.vit import NETS
 
 
@@ -17,7 +18,10 @@ def state_of(name: str, **options: int) -> dict[str, Tensor]:
         return build_backbone(name, **options).state_dict()
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+RECOGNISED = [name for name in BACKBONES if name not in WITH_OPTIONS]
+
+
+@pytest.mark.parametrize("name", RECOGNISED)
 @pytest.mark.parametrize(("prefix", "size", "channels"), [("", 512, 3), ("module._orig_mod.", 40, 1)])
 def test_every_backbone_is_recognised(name: str, prefix: str, size: int, channels: int) -> None:
     state = {prefix + key: value for key, value in state_of(name, embedding_size=size, in_channels=channels).items()}
@@ -114,3 +118,11 @@ def test_a_file_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"model\.pt: refused, because it is damaged or holds other objects"):
         load_weights(tmp_path / "model.pt")
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", sorted(WITH_OPTIONS))
+def test_nets_with_options_of_their_own_are_not_guessed(name: str) -> None:
+    with pytest.raises(WeightsError, match=r"has options that the shapes of its weights do not tell.*config\.json"):
+        infer_backbone(state_of(name), name)
+    with pytest.raises(WeightsError, match=r"keep config\.json of its run beside the weights"):
+        infer_backbone(state_of(name))

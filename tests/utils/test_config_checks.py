@@ -29,6 +29,15 @@ class Plain:
     normalize_embeddings = normalize_prototypes = False
 
 
+class Net:
+    """A net with an option of its own."""
+
+    def __init__(
+        self, embedding_size: int, dropout: float, gradient_checkpointing: bool, in_channels: int, width: float = 1.0
+    ) -> None:
+        self.width = width
+
+
 HEADS: dict[str, type] = {"margin": Margin, "plain": Plain}
 
 
@@ -39,7 +48,7 @@ def load(tmp_path: Path) -> Any:
 
     def load(*lines: str) -> Any:
         path.write_text("\n".join(("config = dict(rec='faces', head='plain')", *lines)), encoding="utf-8")
-        return load_config(path, heads=HEADS, backbones={"r50": 1, "r200": 2}, regularizers={"zero_centroid": 1})
+        return load_config(path, heads=HEADS, backbones={"r50": Net, "r200": Net}, regularizers={"zero_centroid": 1})
 
     return load
 
@@ -143,3 +152,14 @@ def test_milestones_fit_schedule_and_run(load: Any) -> None:
         found = problems_of(load, f"config.update(lr_schedule='step', lr_milestones={milestones}, num_epoch=5)")
         assert len(found) == 1, found
         assert "must grow, from above 0 to below num_epoch = 5" in found[0]
+
+
+def test_options_of_the_network(load: Any) -> None:
+    assert load("config.update(network_options=dict(width=2))").network_options == {"width": 2.0}
+    wrong = {
+        "widht=2": "network 'r50' has no option 'widht'. Did you mean 'width'? It has: width=1.0.",
+        "width='wide'": "network_options.width = 'wide', but network 'r50' takes a number.",
+        "dropout=0.1": "network_options.dropout: dropout is a key of its own, write dropout=VALUE.",
+    }
+    for options, words in wrong.items():
+        assert problems_of(load, f"config.update(network_options=dict({options}))") == [words]
