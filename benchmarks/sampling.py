@@ -176,10 +176,8 @@ def load_trained(options: argparse.Namespace) -> Trained:
     source = open_source(options.rec or config["rec"])
     if source.num_classes != classifier["weight"].shape[0]:
         raise SystemExit(f"{path}: of {classifier['weight'].shape[0]} classes, the data has {source.num_classes}")
-    channels, options = source.image_format.channels, config.get("network_options", {})
-    backbone = build_backbone(
-        config["network"], embedding_size=config["embedding_size"], in_channels=channels, **options
-    ).eval()
+    sizes = {"embedding_size": config["embedding_size"], "in_channels": source.image_format.channels}
+    backbone = build_backbone(config["network"], **sizes, **config.get("network_options", {})).eval()
     backbone.load_state_dict({name.removeprefix("backbone/"): value for name, value in backbone_state.items()})
     stream = build_loader(
         source, seed=config["seed"], batch_size=options.batch, rank=0, world_size=1, first_batch=0,
