@@ -1,0 +1,5 @@
+"""CIFAR-10, ResNet-18 and normface; see cifar10_base. ResNet-34: network=resnet34."""
+
+from configs.cifar10_base import config
+
+config.head = "normface"

@@ -1,0 +1,5 @@
+"""MNIST with svsoftmax; see mnist_base."""
+
+from configs.mnist_base import config
+
+config.head = "svsoftmax"

@@ -1,0 +1,5 @@
+"""MNIST with virtual_softmax; see mnist_base."""
+
+from configs.mnist_base import config
+
+config.head = "virtual_softmax"
