@@ -88,10 +88,10 @@ def summarise(results: Sequence[tuple[Trial, Mapping[str, float] | None]]) -> li
     for values, runs in grouped.items():
         row: Row = {"values": dict(values), "runs": len(runs)}
         for name in MEASURES:
-            numbers = [run[name] for run in runs if name in run]
-            if numbers:
-                spread = statistics.stdev(numbers) if len(numbers) > 1 else None
-                row[name] = {"mean": statistics.fmean(numbers), "std": spread, "n": len(numbers)}
+            found = [run[name] for run in runs if name in run]
+            if found:
+                spread = statistics.stdev(found) if len(found) > 1 else None
+                row[name] = {"mean": statistics.fmean(found), "std": spread, "n": len(found)}
         rows.append(row)
     return rows
 
