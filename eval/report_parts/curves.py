@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from eval.charts import MAX_POINTS, THINNING, Point, Series, line_chart
 from eval.report_input import Record, RunRecords
+from eval.report_parts.classes import classification_charts
 from eval.report_parts.markup import missing
 from eval.report_parts.running import training_command
 
@@ -24,7 +25,7 @@ TRAIN_CURVES = (
 
 def curves(runs: Sequence[RunRecords]) -> str:
     """Runs share each figure; the accuracy of several runs has a figure for each set, of one run one for all sets."""
-    charts = accuracy_charts(runs)
+    charts = classification_charts(runs) + accuracy_charts(runs)
     for key, title, unit, factor in TRAIN_CURVES:
         lines = [
             _series(run.label if len(runs) > 1 else title, index, runs, _points(run.train, key, factor))

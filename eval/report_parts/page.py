@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eval.charts import of_run, sample
 from eval.report_input import RunRecords
-from eval.report_parts import curves, differences, results, running, scores
+from eval.report_parts import classes, curves, differences, results, running, scores
 from eval.report_parts.markup import Section
 
 _HERE = Path(__file__).parent
@@ -46,12 +46,14 @@ def render_page(runs: Sequence[RunRecords]) -> str:
 
 def _sections(runs: Sequence[RunRecords]) -> list[Section]:
     config = Section("Config" if len(runs) == 1 else "Config differences", differences.config_section(runs), "Config")
-    verified = results.during_training(runs) + results.of_saved_model(runs)
+    is_verified = not all(run.config.get("task") == "classification" for run in runs)
+    verified = results.during_training(runs) + results.of_saved_model(runs) if is_verified else ""
     parts = [
+        Section("Classification", classes.classification_section(runs)),
         Section("Verification", verified),
         Section("Curves", curves.curves(runs)),
-        Section("ROC and scores", scores.score_section(runs)),
-        Section("Hardest pairs", scores.hardest_section(runs)),
+        Section("ROC and scores", scores.score_section(runs) if is_verified else ""),
+        Section("Hardest pairs", scores.hardest_section(runs) if is_verified else ""),
         Section("Throughput", running.speed_table(runs)),
         Section("Data", differences.data_section(runs)),
         Section("Commands", running.commands(runs)),

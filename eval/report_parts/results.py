@@ -9,6 +9,7 @@ from eval.chart_axes import number
 from eval.charts import sample
 from eval.pair_formats.pair_list import one_kind_warning
 from eval.report_input import Record, RunRecords
+from eval.report_parts.classes import best_test
 from eval.report_parts.markup import Markup, cell, digest, missing, percent, table, tiles
 from eval.report_parts.running import throughput, training_command, verification_command
 
@@ -26,6 +27,9 @@ def heading(runs: Sequence[RunRecords]) -> str:
     ]
     facts.append(_progress(run))
     best = [f"{name} {percent(r.get('accuracy'))} at step {r.get('step')}" for name, r in best_by_set(run).items()]
+    tested = best_test(run)
+    if tested is not None:
+        best.append(f"top-1 {percent(tested.get('top1'))} at step {tested.get('step')}")
     summary = f'<p class="lead">Best: {cell("; ".join(best))}</p>' if best else ""
     return f'<h1>{cell(run.label)}</h1><p class="lead">{cell(" · ".join(facts))}</p>{summary}\n'
 
@@ -35,6 +39,8 @@ def summary(runs: Sequence[RunRecords]) -> str:
     if len(runs) == 1:
         return tiles(_tile_entries(runs[0]))
     names = list(dict.fromkeys(name for run in runs for name in best_by_set(run)))[:MAX_TILES]
+    tests = [best_test(run) for run in runs]
+    has_tests = any(test is not None for test in tests)
     rows = []
     for index, run in enumerate(runs):
         best, speed = best_by_set(run), throughput(run)
@@ -43,11 +49,13 @@ def summary(runs: Sequence[RunRecords]) -> str:
                 run_name(index, run),
                 *(str(run.config.get(key, "n/a")) for key in ("head", "network")),
                 _progress(run),
+                *([percent((tests[index] or {}).get("top1"))] if has_tests else []),
                 *(percent(best[name].get("accuracy")) if name in best else "n/a" for name in names),
                 speed.get("images per second, median", "n/a"),
             ]
         )
-    header = ["run", "head", "network", "trained", *(f"{name}, best" for name in names), "images/s"]
+    bests = ["top-1, best"] * has_tests + [f"{name}, best" for name in names]
+    header = ["run", "head", "network", "trained", *bests, "images/s"]
     return table("The runs, with the best accuracy per set (protocol insightface)", header, rows)
 
 
@@ -139,6 +147,9 @@ def _fold_warnings(found: Iterable[tuple[str, Record]]) -> str:
 
 def _tile_entries(run: RunRecords) -> list[tuple[str, str, str]]:
     entries = []
+    tested = best_test(run)
+    if tested is not None:
+        entries.append((percent(tested.get("top1")), "top-1 on the test images", f"best, at step {tested.get('step')}"))
     for name, record in list(best_by_set(run).items())[: MAX_TILES - 2]:
         at = f"best, at step {record.get('step')}"
         entries.append((percent(record.get("accuracy")), f"{name}, accuracy", at))
@@ -155,7 +166,7 @@ def _tile_entries(run: RunRecords) -> list[tuple[str, str, str]]:
 
 
 def _progress(run: RunRecords) -> str:
-    last = max((record.get("step", 0) for record in [*run.train, *run.verification]), default=0)
+    last = max((record.get("step", 0) for record in [*run.train, *run.verification, *run.classification]), default=0)
     return f"{last} steps" if last else "no step logged yet"
 
 

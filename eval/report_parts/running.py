@@ -56,7 +56,11 @@ def commands(runs: Sequence[RunRecords]) -> str:
             body += f"<h3>{escape(run.label)}</h3>"
         commit = run.origin.get("commit")
         body += _command(level, f"Train, at commit {commit}" if commit else "Train", training_command(run))
-        body += _command(level, "Verify", str(run.saved.get("command") or verification_command(run)))
+        if run.config.get("task") == "classification":
+            body += _command(level, "Classify", f"python -m eval.classification {_place(run)}")
+            body += _command(level, "Draw", f"python -m tools.visualize {_place(run)}")
+        else:
+            body += _command(level, "Verify", str(run.saved.get("command") or verification_command(run)))
         body += _command(level, "Export", f"python -m tools.export_onnx {_place(run)}")
     places = " ".join(_place(run) for run in runs)
     return body + _command(3, "Write this page again", f"python -m eval.report {places}")

@@ -166,3 +166,28 @@ def test_other_folders_are_refused(tmp_path: Path, run: Path, capsys: pytest.Cap
     assert capsys.readouterr().out.strip() == str(run / "report.html")
     (run / "config.json").write_text("{")
     assert main([str(run)]) == 2
+
+
+def test_a_classification_shows_its_tests_and_no_verification(tmp_path: Path) -> None:
+    lines = [
+        {"kind": "classification", "dataset": name, "step": step, "epoch": step // 10, "num_images": 40, "error": error,
+         "top1": 1 - error, "top5": None, "mean_class_accuracy": 0.5, "class_margin": 61.25, "sample_margin_mean": 0.5,
+         "sample_margin_min": -0.25, "prototype_norm_ratio": 1.5}
+        for name, step, error in (("test", 0, 0.9), ("test", 10, 0.125), ("test", 20, 0.25), ("train", 20, 0.0))
+    ]  # fmt: skip
+    lines.append(
+        {"kind": "classification", "dataset": "test", "step": 30, "error": "<b>", "top1": [], "class_margin": 1e99}
+    )
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    (tmp_path / "config.json").write_text(json.dumps({"name": "digits", "task": "classification", "head": "softmax"}))
+    page = write_report(tmp_path).read_text()
+    assert "Best: top-1 87.50% at step 10" in page
+    assert "87.50% at step 10</td>" in page
+    assert "Classification by the prototypes, without margin" in page
+    assert all(title in page for title in ("Test error", "Class margin: smallest angle", "Mean sample margin"))
+    assert "<i>odd" not in page
+    assert f"python -m eval.classification {tmp_path}" in page
+    assert not any(
+        title in page
+        for title in ("python -m eval.verification", "Hardest pairs", "No verification was logged", "ROC and scores")
+    )
