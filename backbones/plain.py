@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from backbones.recompute import full_precision, run_block
+from backbones.recompute import check_batch, full_precision, run_block
 
 _LARGEST_WIDTH = 64.0
 
@@ -134,12 +134,7 @@ class PlainNet(nn.Module):
         Raises:
             ValueError: for any other shape.
         """
-        needed = (self.in_channels, self.image_size, self.image_size)
-        if x.dim() != 4 or tuple(x.shape[1:]) != needed:
-            raise ValueError(
-                f"{self.name}: got an input of shape {tuple(x.shape)}, needs (B, {', '.join(map(str, needed))}): "
-                "resize the images and put channels second, or build the net with another in_channels"
-            )
+        check_batch(x, self.in_channels, self.image_size, self.name)
         x = self.stem(x)
         for stage in self.stages:
             x = run_block(stage, x, self.gradient_checkpointing)

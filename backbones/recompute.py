@@ -72,6 +72,26 @@ def check_face_batch(x: Tensor, in_channels: int, network: str) -> None:
         )
 
 
+def check_batch(x: Tensor, in_channels: int, image_size: int, network: str) -> None:
+    """Refuse an input that a net for square images of any kind cannot take.
+
+    Args:
+        x: (B, in_channels, image_size, image_size) as it should be.
+        in_channels: channels of the first convolution.
+        image_size: edge in pixels.
+        network: the net's name for the message.
+
+    Raises:
+        ValueError: with the shape that came and the one that is needed.
+    """
+    needed = (in_channels, image_size, image_size)
+    if x.dim() != 4 or tuple(x.shape[1:]) != needed:
+        raise ValueError(
+            f"{network}: got an input of shape {tuple(x.shape)}, needs (B, {', '.join(map(str, needed))}): resize the "
+            "images and put channels second, or build the net with another in_channels or image_size"
+        )
+
+
 @contextmanager
 def full_precision(x: Tensor) -> Iterator[None]:
     """Switch a surrounding autocast off; without one nothing is entered, which keeps exported graphs free of it."""

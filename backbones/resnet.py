@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from backbones.recompute import full_precision, run_block
+from backbones.recompute import check_batch, full_precision, run_block
 from backbones.small import Unit
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -98,12 +98,7 @@ class ResNet(nn.Module):
         Raises:
             ValueError: for any other shape.
         """
-        needed = (self.in_channels, self.image_size, self.image_size)
-        if x.dim() != 4 or tuple(x.shape[1:]) != needed:
-            raise ValueError(
-                f"{self.name}: got an input of shape {tuple(x.shape)}, needs (B, {', '.join(map(str, needed))}): "
-                "resize the images and put channels second, or build the net with another image_size or in_channels"
-            )
+        check_batch(x, self.in_channels, self.image_size, self.name)
         x = self.pool(self.stem(x))
         for block in self.blocks:
             x = run_block(block, x, self.gradient_checkpointing)

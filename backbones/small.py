@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from backbones.recompute import full_precision, run_block
+from backbones.recompute import check_batch, full_precision, run_block
 
 FACE_SIZE = 112
 DIGIT_SIZE = 28
@@ -133,12 +133,7 @@ class SmallResidualNet(nn.Module):
         Raises:
             ValueError: for any other shape.
         """
-        needed = (self.in_channels, self.image_size, self.image_size)
-        if x.dim() != 4 or tuple(x.shape[1:]) != needed:
-            raise ValueError(
-                f"{self.name}: got an input of shape {tuple(x.shape)}, needs (B, {', '.join(map(str, needed))}): "
-                "resize the images and put channels second, or build the net with another in_channels"
-            )
+        check_batch(x, self.in_channels, self.image_size, self.name)
         x = self.stem(x)
         for block in self.blocks:
             x = run_block(block, x, self.gradient_checkpointing)

@@ -54,6 +54,25 @@ def list_identities(folder: Path) -> tuple[list[str], list[list[str]], list[str]
     return names, files, ignored
 
 
+def read_image_file(path: Path, image_format: ImageFormat | None = None) -> np.ndarray:
+    """Decodes a file; whatever is wrong with it is told with its path.
+
+    Args:
+        path: of the image.
+        image_format: the size it must have; None takes any, and gives RGB.
+
+    Raises:
+        ImageError: damage, or another size.
+        SourceError: it cannot be read, or has gone.
+    """
+    try:
+        return decode_image(path.read_bytes(), image_format)
+    except DataError as error:
+        raise error.within(str(path)) from None
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 class FolderSource:
     """Images in identity folders; the label is the position of the identity's name in sorted order.
 
@@ -81,13 +100,8 @@ class FolderSource:
         self.image_format = ImageFormat(first.shape[0], first.shape[1], 3)
 
     def _decode(self, index: int, image_format: ImageFormat | None) -> np.ndarray:
-        path = self.path / self.names[self._labels[index]] / os.fsdecode(self._files[index].item())
-        try:
-            return decode_image(path.read_bytes(), image_format)
-        except DataError as error:
-            raise error.within(str(path)) from None
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+        folder = self.path / self.names[self._labels[index]]
+        return read_image_file(folder / os.fsdecode(self._files[index].item()), image_format)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 
 from sources.base import SourceError
-from sources.folder import list_identities
+from sources.folder import list_identities, read_image_file
 from utils.class_index import ClassIndex
-from utils.errors import DataError
-from utils.images import FACE, ImageFormat, decode_image
+from utils.images import FACE, ImageFormat
 
 _SIZE = re.compile(r"(\d{1,4})x(\d{1,4})")
 _CUB_HOME = "CUB_200_2011"  # the folder in the published archive
@@ -124,12 +123,7 @@ class ImageFilesSource:
             SourceError: the file has gone.
         """
         path = self.path / os.fsdecode(self._files[index].item())
-        try:
-            image = decode_image(path.read_bytes())
-        except DataError as error:
-            raise error.within(str(path)) from None
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+        image = read_image_file(path)
         return middle(image, self.image_format.shape[:2]), int(self._labels[index])
 
     def class_counts(self) -> np.ndarray:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from sources.base import SourceError
+from sources.folder import read_image_file
 from utils.class_index import ClassIndex
-from utils.errors import DataError
-from utils.images import ImageFormat, decode_image, stretched
+from utils.images import ImageFormat, stretched
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 JUNK_IDENTITY, DISTRACTOR_IDENTITY = -1, 0
@@ -137,12 +137,7 @@ class ReidSource:
             SourceError: the file has gone.
         """
         path = self.path / os.fsdecode(self._files[index].item())
-        try:
-            image = decode_image(path.read_bytes(), None if self._resizes else self.image_format)
-        except DataError as error:
-            raise error.within(str(path)) from None
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+        image = read_image_file(path, None if self._resizes else self.image_format)
         return stretched(image, self.image_format.shape[:2]), int(self._labels[index])
 
     def class_counts(self) -> np.ndarray:
