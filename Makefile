@@ -34,6 +34,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.head
 	$(RUN) -m benchmarks.head --plain-memory
 	$(RUN) -m benchmarks.head --heads all
+	$(RUN) -m benchmarks.tammes
 	$(RUN) -m benchmarks.growth
 	$(RUN) -m benchmarks.records
 	$(RUN) -m benchmarks.record_shuffle
