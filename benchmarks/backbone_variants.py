@@ -20,9 +20,10 @@ from torch import nn
 
 from benchmarks.backbones import PLAIN, VARIANTS, training_step
 from benchmarks.head_step import timed
-from benchmarks.measure import RESULTS, Summary, alternate, as_in_training, save, summarize, surroundings, table
+from benchmarks.measure import RESULTS, as_in_training, save, surroundings, table
 from benchmarks.peer import ArcFaceTorch, add_peer_option, find_peer
 from benchmarks.training_loops import one_net_step
+from utils.turns import Summary, alternate, summarize
 
 THEIRS = "arcface_torch"
 _KINDS = (PLAIN, "channels_last", "compile")

@@ -24,19 +24,10 @@ from typing import Any
 import torch
 
 from benchmarks.head_step import OURS, PEER, PEER_HEADS, PRODUCTS, Layer, Setting, ours, products, theirs, timed
-from benchmarks.measure import (
-    RESULTS,
-    Summary,
-    alternate,
-    as_in_training,
-    run_child,
-    save,
-    summarize,
-    surroundings,
-    table,
-)
+from benchmarks.measure import RESULTS, as_in_training, run_child, save, surroundings, table
 from benchmarks.peer import ArcFaceTorch, add_peer_option, find_peer
 from losses import HEADS
+from utils.turns import Summary, alternate, summarize
 
 _MIB = 2**20
 _COMPARED_STEPS = 6  # the batches and prototypes of the first come back in the last

@@ -1,8 +1,4 @@
-"""How a figure is taken and kept: alternating rounds, child processes, medians of ratios, JSON, tables.
-
-A shared machine is never quiet, so absolute times mean little: contestants take turns within each round and what counts
-is the median over rounds of the ratio within a round.
-"""
+"""How a figure is taken and kept: child processes, peak memory, surroundings, JSON, tables. Turns: utils/turns.py."""
 
 from __future__ import annotations
 
@@ -10,11 +6,9 @@ import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,49 +22,10 @@ _HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 _GIVEN = {name: value for name, value in os.environ.items() if name == _HUGE_PAGES}
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One contestant's rounds.
-
-    Attributes:
-        median: of its values.
-        smallest: of its values.
-        largest: of its values.
-        ratio: median over rounds of its value divided by the baseline's in the same round.
-    """
-
-    median: float
-    smallest: float
-    largest: float
-    ratio: float
-
-
 def as_in_training() -> None:
     """Arranges this process's memory as train.py does on a CPU; contestants in the same process get it as well."""
     prefer_huge_pages()
     keep_freed_memory()
-
-
-def alternate(contestants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Calls every contestant once per round, in turn, the order reversed every other round; name -> values."""
-    values: dict[str, list[float]] = {name: [] for name in contestants}
-    for index in range(rounds):
-        for name in list(contestants)[:: -1 if index % 2 else 1]:
-            values[name].append(contestants[name]())
-    return values
-
-
-def summarize(values: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Summary]:
-    """Medians, extremes and ratios to the baseline; every contestant has a value in every round."""
-    return {
-        name: Summary(
-            statistics.median(own),
-            min(own),
-            max(own),
-            statistics.median(value / base for value, base in zip(own, values[baseline], strict=True)),
-        )
-        for name, own in values.items()
-    }
 
 
 def run_child(module: str, arguments: Sequence[str], *, threads: int, timeout: float = 600) -> dict[str, Any]:

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.random  # numpy itself imports it at first use, which is no part of an order
 
-from benchmarks.measure import ROOT, alternate, peak_bytes, run_child, save, summarize, surroundings, table
+from benchmarks.measure import ROOT, peak_bytes, run_child, save, surroundings, table
 from benchmarks.peer import add_peer_option, find_peer
 from utils.class_index import ClassIndex
 from utils.identity_order import build_order
+from utils.turns import alternate, summarize
 
 GLINT360K, GLINT360K_CLASSES = 42_474_558, 360_232  # an epoch of 17 million images costs a third of this
 OURS, THEIRS = "ours", "arcface_torch"

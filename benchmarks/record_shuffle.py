@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import ROOT, alternate, peak_bytes, run_child, save, summarize, surroundings, table
+from benchmarks.measure import ROOT, peak_bytes, run_child, save, surroundings, table
 from tools.record_commands.shuffle import shuffle_set
 from utils.record_set import write_record_set
 from utils.recordio import RecordReader
+from utils.turns import alternate, summarize
 
 COPY, ONE, TWO, PLAIN = "plain copy", "shuffle, one pass", "shuffle, two passes", "shuffle, two passes, plain layout"
 BLOCK = 16 << 20

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.measure import ROOT, alternate, save, summarize, surroundings, table
+from benchmarks.measure import ROOT, save, surroundings, table
 from benchmarks.peer import add_peer_option, find_peer
 from benchmarks.record_others import DATASET, REAL, STEPS, Speeds, images_only, serve, stand_in_dataset
 from benchmarks.record_stages import stages
@@ -33,6 +33,7 @@ from sources.records import RecordSource
 from tools.face_rendering.population import Population
 from tools.synthetic_faces import render_dataset
 from utils.images import _COLOR
+from utils.turns import alternate, summarize
 
 BARE, HERE, WORKER = "pread and decode alone (the limit)", "our loader, in this process", "our loader, one worker"
 PEERS = (REAL, STEPS, DATASET)  # the first one that was run is what the ratio is to

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import ROOT, alternate, save, surroundings, table
+from benchmarks.measure import ROOT, save, surroundings, table
 from utils.images import encode_jpeg
 from utils.record_set import write_record_set
+from utils.turns import alternate
 
 TORCH, CHECK, BUILT, STEP = "import torch", "train.py --check", "everything built", "first step done"
 PREPARED = "first step done, less a second one"

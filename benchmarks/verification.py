@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from backbones import build_backbone
-from benchmarks.measure import ROOT, alternate, peak_bytes, run_child, save, summarize, surroundings, table
+from benchmarks.measure import ROOT, peak_bytes, run_child, save, surroundings, table
 from benchmarks.order import forget_peak
 from benchmarks.peer import add_peer_option, find_peer
 from eval.bin_files import write_bin
@@ -38,6 +38,7 @@ from tools.face_rendering.population import Population
 from tools.synthetic_faces import PAIRS_FILE, render_dataset
 from utils.distributed import start_ranks
 from utils.memory import prefer_huge_pages
+from utils.turns import alternate, summarize
 
 OURS, EACH, THEIRS = "ours", "ours, repeated images embedded again", "arcface_torch"
 BATCH, THEIR_BATCH = 64, 10  # the defaults of both

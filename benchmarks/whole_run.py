@@ -28,12 +28,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.measure import RESULTS, ROOT, alternate, run_child, save, summarize, surroundings, table
+from benchmarks.measure import RESULTS, ROOT, run_child, save, surroundings, table
 from benchmarks.peer import add_peer_option, find_peer
 from benchmarks.training_loops import PARTS, config_keys
 from sources.records import RecordSource
 from utils.images import encode_jpeg
 from utils.record_set import write_record_set
+from utils.turns import alternate, summarize
 
 OURS, THEIRS = "train.py", "arcface_torch"
 _GENERATED_CLASSES = 50

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "eval": {"backbones", "sources", "utils"},  # sources: what file names of pedestrian sets mean, .mat lists
     "training": {"dataset", "backbones", "losses", "eval", "utils"},
     "train": {"training", "dataset", "backbones", "losses", "eval", "utils"},
-    "tools": {"utils", "backbones", "sources", "losses", "dataset", "eval", "training", "configs", "benchmarks"},
+    "tools": {"utils", "backbones", "sources", "losses", "dataset", "eval", "training", "configs"},
     "benchmarks": {"utils", "backbones", "sources", "losses", "dataset", "eval", "training", "configs", "tools"},
     "configs": set(),
 }

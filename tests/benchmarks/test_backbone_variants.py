@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.backbone_variants import main, row
-from benchmarks.measure import Summary
+from utils.turns import Summary
 
 
 def test_speeds_and_ratios_are_inverse_seconds() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.measure import Summary, alternate, summarize
 from eval.embedder import Embedder
+from utils.turns import Summary, alternate, summarize
 
 BATCHES = (1, 8, 32)
 BASELINE = "PyTorch"
