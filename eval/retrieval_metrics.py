@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from eval.similarity_blocks import (
     TIE,
+    Floats,
     GalleryError,
     Indices,
+    Ragged,
     count_at_least,
     pair_scores,
     rows_of_same_label,
@@ -122,12 +124,7 @@ def retrieve(
             f"none of the {len(query_labels)} queries has a match among the {len(labels)} entries of the gallery"
             + (" (under another camera)" if query_cameras is not None else "")
         )
-    scores = pair_scores(query_rows, gallery_rows, hits.probes, hits.rows)
-    scores = scores[np.lexsort((scores, hits.probes))]  # ascending within each query
-    # entries of the query's identity are never "others": hits are counted by their order, the rest does not count
-    others, _ = count_at_least(query_rows, gallery_rows, own, scores - np.float32(TIE), hits.starts, device=device)
-    places = hits.starts[1:][hits.probes] - np.arange(len(scores))  # 1 for the best hit of a query
-    positions = others + places
+    places, positions = _hit_positions(query_rows, gallery_rows, hits, own, device)
     precisions = places / positions
     before = np.where(positions > 1, (places - 1) / np.maximum(positions - 1, 1), 1.0)
     begin = hits.starts[:-1][answerable]
@@ -146,6 +143,18 @@ def retrieve(
         by_hits,
         first_ranks,
     )
+
+
+def _hit_positions(
+    query_rows: Floats, gallery_rows: Floats, hits: Ragged, own: Ragged, device: torch.device | str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of every hit, worst first within its query: its number among the hits and its rank in the list, both from 1."""
+    scores = pair_scores(query_rows, gallery_rows, hits.probes, hits.rows)
+    scores = scores[np.lexsort((scores, hits.probes))]  # ascending within each query
+    # entries of the query's identity are never "others": hits are counted by their order, the rest does not count
+    others, _ = count_at_least(query_rows, gallery_rows, own, scores - np.float32(TIE), hits.starts, device=device)
+    places = hits.starts[1:][hits.probes] - np.arange(len(scores))  # 1 for the best hit of a query
+    return places, others + places
 
 
 def _check(
