@@ -21,9 +21,9 @@ from tools.alignment.aligner import AlignOptions, MissError, face_in_file, make_
 from tools.alignment.detector import DetectorError
 from tools.alignment.landmarks import Landmarks, read_landmarks
 from tools.alignment.options import add_align_options, add_model_options, align_options
-from tools.operating_point import (
-    OperatingPoint,
-    OperatingPointError,
+from tools.measured_threshold import (
+    MeasuredThreshold,
+    ThresholdError,
     find_operating_point,
     how_to_measure,
     read_results,
@@ -80,7 +80,7 @@ def compare(options: argparse.Namespace) -> Outcome:
     return Outcome("\n".join(lines), facts, FOUND if asked and threshold is None else DONE)
 
 
-def _operating_point(options: argparse.Namespace, weights_sha256: str) -> tuple[OperatingPoint | None, str]:
+def _operating_point(options: argparse.Namespace, weights_sha256: str) -> tuple[MeasuredThreshold | None, str]:
     """The measured point, or None and why there is none."""
     if options.threshold is not None:
         return None, ""
@@ -89,7 +89,7 @@ def _operating_point(options: argparse.Namespace, weights_sha256: str) -> tuple[
     try:
         results = read_results(path)
         return find_operating_point(results, path, far=far, weights_sha256=weights_sha256, target=options.target), ""
-    except OperatingPointError as error:
+    except ThresholdError as error:
         return None, str(error)
 
 
@@ -97,7 +97,7 @@ def _verdict(
     options: argparse.Namespace,
     cosine: float,
     threshold: float | None,
-    point: OperatingPoint | None,
+    point: MeasuredThreshold | None,
     flip: bool,
     why: str,
 ) -> list[str]:

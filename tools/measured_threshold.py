@@ -12,12 +12,12 @@ from utils.errors import DataError
 _HOW = "`python -m eval.verification --model {model} --data DIR --targets lfw --out {out}` measures one"
 
 
-class OperatingPointError(DataError):
+class ThresholdError(DataError):
     """A results.json that cannot be read, or a set or rate that it does not have; the text says what there is."""
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class MeasuredThreshold:
     """A threshold and what it was measured on.
 
     Attributes:
@@ -53,22 +53,22 @@ def read_results(path: Path) -> dict[str, Any]:
     """The content of a results.json.
 
     Raises:
-        OperatingPointError: no such file, or not what eval.verification writes.
+        ThresholdError: no such file, or not what eval.verification writes.
     """
     if not path.is_file():
-        raise OperatingPointError(f"{path}: no such file")
+        raise ThresholdError(f"{path}: no such file")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise OperatingPointError(f"{path}: not the JSON that eval.verification writes: {error}") from None
+        raise ThresholdError(f"{path}: not the JSON that eval.verification writes: {error}") from None
     if not isinstance(results, dict) or not isinstance(results.get("targets"), dict) or not results["targets"]:
-        raise OperatingPointError(f"{path}: holds no `targets`; eval.verification writes them")
+        raise ThresholdError(f"{path}: holds no `targets`; eval.verification writes them")
     return results
 
 
 def find_operating_point(
     results: dict[str, Any], path: Path, *, far: float, weights_sha256: str, target: str | None = None
-) -> OperatingPoint:
+) -> MeasuredThreshold:
     """The threshold at a FAR, targets.NAME.protocols.PROTOCOL.threshold_at_far.
 
     Args:
@@ -79,31 +79,31 @@ def find_operating_point(
         target: set; None takes the one with most pairs of different people among those that have a threshold.
 
     Raises:
-        OperatingPointError: measured with other weights, or no threshold at that FAR; says which there are.
+        ThresholdError: measured with other weights, or no threshold at that FAR; says which there are.
     """
     measured_with = results.get("weights_sha256")
     if measured_with != weights_sha256:
-        raise OperatingPointError(
+        raise ThresholdError(
             f"{path} was measured with other weights (sha256 {str(measured_with)[:16]}, these have "
             f"{weights_sha256[:16]})"
         )
     names = [target] if target is not None else list(results["targets"])
     if target is not None and target not in results["targets"]:
-        raise OperatingPointError(f"{path} has no target {target!r}; it has {', '.join(results['targets'])}")
+        raise ThresholdError(f"{path} has no target {target!r}; it has {', '.join(results['targets'])}")
     points = [point for name in names for point in _points(results, name)]
     fitting = [point for point in points if abs(point.far - far) <= 1e-9 * far]
     if not fitting:
         known = ", ".join(f"{value:g}" for value in sorted({point.far for point in points}))
-        raise OperatingPointError(
+        raise ThresholdError(
             f"{path} has no threshold at FAR {far:g}{f' on {target}' if target else ''}; it has them at: "
             f"{known or 'none'} (a rate needs ten times as many pairs of different people as one in it)"
         )
     return max(fitting, key=lambda point: point.num_different or 0)
 
 
-def _points(results: dict[str, Any], name: str) -> list[OperatingPoint]:
+def _points(results: dict[str, Any], name: str) -> list[MeasuredThreshold]:
     """Of one target; one for each FAR, from the first protocol that has it. What is no number is left out."""
-    points: dict[float, OperatingPoint] = {}
+    points: dict[float, MeasuredThreshold] = {}
     summary = results["targets"][name]
     protocols = summary.get("protocols") if isinstance(summary, dict) else None
     flip, precision = results.get("flip"), results.get("precision")
@@ -117,7 +117,7 @@ def _points(results: dict[str, Any], name: str) -> list[OperatingPoint]:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if is_number and -1.001 <= value <= 1.001 and far not in points:
                 count = numbers.get("num_different")
-                points[far] = OperatingPoint(
+                points[far] = MeasuredThreshold(
                     float(value),
                     far,
                     name,
