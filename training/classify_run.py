@@ -25,6 +25,7 @@ from eval.classification_files import (
 from eval.classification_metrics import ClassificationResult, classify
 from training.build import Run
 from utils.checkpoint import on_main
+from utils.errors import DataError
 from utils.logging import RunLog
 
 TRAIN_IMAGES = 50_000  # of the training data that are classified at the end, at most
@@ -41,7 +42,7 @@ def classify_run(run: Run, log: RunLog, done: int) -> float | None:
         Top-1 accuracy on the test images; None where the run has none.
 
     Raises:
-        DataError: an image that cannot be read, or embeddings that are not finite.
+        DataError: a test image that cannot be read, or embeddings that are not finite.
         CheckpointError: on all ranks, where writing failed.
     """
     if run.test is None:
@@ -52,7 +53,14 @@ def classify_run(run: Run, log: RunLog, done: int) -> float | None:
     for dataset, source in (("test", run.test), ("train", run.source)) if is_last else (("test", run.test),):
         start = time.perf_counter()
         indices = _spread(len(source), TRAIN_IMAGES) if dataset == "train" else None
-        embeddings, labels, result = _classify(run, source, prototypes, indices)
+        try:
+            embeddings, labels, result = _classify(run, source, prototypes, indices)
+        except DataError as error:
+            if dataset == "test":
+                raise
+            # on all ranks alike; training went on without such an image, and must not fail for it at its very end
+            log.info(f"the training images are not classified: {error}")
+            continue
         seconds = time.perf_counter() - start
         images = str((run.config.test or "the test half") if dataset == "test" else run.config.rec)
         record = classification_record(result, dataset, images=images, seconds=seconds)

@@ -19,6 +19,7 @@ from tests.ranks import RankPool
 from training.preflight import inspect_run
 from utils.config import Config
 from utils.distributed import Ranks
+from utils.images import ImageError
 
 KEYS = {
     "task": "classification", "rec": "digits", "network": "digits", "embedding_size": 2, "head": "cosface",
@@ -127,3 +128,29 @@ def test_test_images_must_be_there_and_fit() -> None:
     for keys, words in cases:
         found = problems(**keys)
         assert any(problem.startswith(words) for problem in found), found
+
+
+def run_with_a_bad_image(output: str) -> int:
+    """A run whose last training image cannot be read when the training images are classified at its end."""
+    config = Config(**{**KEYS, "num_epoch": 1, "lr_schedule": "cosine", "lr_milestones": (), "output": output})
+    inputs = inspect_run(config, device="cpu")
+    source, read = inputs.source, type(inputs.source).read
+    assert source is not None
+
+    def read_or_fail(self: Any, index: int) -> Any:
+        if self is source and index == len(source) - 1 and (Path(output) / "classification" / "test.json").exists():
+            raise ImageError("torn")
+        return read(self, index)
+
+    type(source).read = read_or_fail  # type: ignore[method-assign]
+    try:
+        return train.train(config, inputs, Ranks(0, 1, 0, 1, torch.device("cpu")), [])
+    finally:
+        type(source).read = read  # type: ignore[method-assign]
+
+
+def test_a_training_image_that_cannot_be_read_does_not_end_a_finished_run(ranks: RankPool, tmp_path: Path) -> None:
+    assert ranks.run(1, run_with_a_bad_image, str(tmp_path)) == [0]
+    assert "the training images are not classified: torn" in (tmp_path / "training.log").read_text()
+    assert {line["dataset"] for line in lines_of(tmp_path)} == {"test"}
+    assert (tmp_path / "report.html").is_file()
