@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     margins = {"cosface": options.cosface_margin, "arcface": options.arcface_margin}
     setting = Setting(options.steps, options.lr, options.optimizer, options.embeddings, options.weight, margins)
     torch.set_num_threads(1)  # matrices of a few rows
+    context = surroundings()
     rows = [
         measured(options.classes, options.dim, terms, scales, head, options.seeds, setting)
         for head in NAMES
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     markdown = described(rows, others, options)
     given = {name: value for name, value in vars(options).items() if name != "out"}
-    path = save("tammes", title(options), markdown, {**surroundings(), "options": given, "rows": rows + others},
+    path = save("tammes", title(options), markdown, {**context, "options": given, "rows": rows + others},
                 options.out)  # fmt: skip
     print(f"{markdown}\nwrote {path}")
     return 0
