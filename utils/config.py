@@ -24,8 +24,7 @@ __all__ = ["CONFIGS", "Config", "ConfigError", "convert", "find_config", "load_c
 COMMAND_LINE = "command line"
 
 
-# What names a class or function -> the arguments that go with it.
-OPTIONS_OF = {"head": "head_options", "network": "network_options"}
+DICTS = ("head_options", "network_options", "regularizers")  # keys whose entries have names of their own
 
 
 @dataclass
@@ -38,17 +37,19 @@ class _Merged:
     problems: list[str] = field(default_factory=list)
 
     def add(self, values: Mapping[str, Any], where: str, lines: Mapping[str, int] | None = None) -> None:
-        """Lays one layer over the others; another head or network takes its predecessor's options away."""
+        """Lays one layer over the others; another head takes its predecessor's options away.
+
+        Another network does not: nets of a family have the same options, and one that has not is refused in words.
+        """
         native, notes, problems = translate(values, where)
         self.notes.update(notes)
         self.problems += problems
-        for key, options in OPTIONS_OF.items():
-            before = self.values.get(key, default_of(key))
-            if native.get(key, before) != before and self.values.get(options):
-                left = self.values.pop(options)
-                if where == COMMAND_LINE:
-                    said = f"{where}: {key} = {native[key]!r} replaces {before} and its options {left!r}."
-                    self.notes[key] = said
+        head_before = self.values.get("head", default_of("head"))
+        if native.get("head", head_before) != head_before and self.values.get("head_options"):
+            left = self.values.pop("head_options")
+            if where == COMMAND_LINE:
+                said = f"{where}: head = {native['head']!r} replaces {head_before} and its options {left!r}."
+                self.notes["head"] = said
         self.values.update(native)
         at = {name: f"{where}:{line}" for name, line in (lines or {}).items()}
         self.origins.update({name: at.get(name, where) for name in native})
@@ -119,7 +120,7 @@ def _add_overrides(merged: _Merged, overrides: Sequence[str]) -> None:
             plain[name] = parse_literal(text, key_types().get(name, bool))  # fp16=true is arcface_torch's
     merged.add(plain, COMMAND_LINE)
     for group, option, value in dotted:
-        if group not in (*OPTIONS_OF.values(), "regularizers"):
+        if group not in DICTS:
             unknown = f"unknown key {group!r}.{hint_for(group)}"
             what = f"{group} has no parts, write {group}=VALUE." if group in key_types() else unknown
             merged.problems.append(f"{COMMAND_LINE}: {group}.{option}: {what}")

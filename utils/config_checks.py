@@ -223,7 +223,9 @@ def _check_options(
             continue
         if option not in parameters:
             near = did_you_mean(option, parameters)
-            problems.append(f"{where}: {kind} {name!r} has no option {option!r}.{near} It has: {listed or 'none'}.")
+            has = f"It has: {listed or 'none'}."
+            without = "" if near or kind == "head" else " Without any: network_options={}."
+            problems.append(f"{where}: {kind} {name!r} has no option {option!r}.{near} {has}{without}")
             continue
         try:
             clean[option] = conform(value, hints.get(option, Any))

@@ -74,3 +74,8 @@ def test_large_scale_recipe_is_the_published_one() -> None:
 def test_virtual_class_heads_start_from_the_authors_values() -> None:
     config = load_config("ms1m_svsoftmax")
     assert config.head_options == {"margin": 0.6, "virtual_logit_cap": 15.0}
+
+
+def test_the_deeper_resnet_is_one_word_away() -> None:
+    config = load_config("cifar10_resnet18_svsoftmax", ["network=resnet34"], heads=HEADS, backbones=BACKBONES)
+    assert (config.network, config.network_options) == ("resnet34", {"stem": "imagenet"})

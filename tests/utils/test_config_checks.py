@@ -159,7 +159,13 @@ def test_options_of_the_network(load: Any) -> None:
     wrong = {
         "widht=2": "network 'r50' has no option 'widht'. Did you mean 'width'? It has: width=1.0.",
         "width='wide'": "network_options.width = 'wide', but network 'r50' takes a number.",
+        "stem='cifar'": "network 'r50' has no option 'stem'. It has: width=1.0. Without any: network_options={}.",
         "dropout=0.1": "network_options.dropout: dropout is a key of its own, write dropout=VALUE.",
     }
     for options, words in wrong.items():
         assert problems_of(load, f"config.update(network_options=dict({options}))") == [words]
+
+
+def test_another_network_of_the_family_keeps_the_options(load: Any) -> None:
+    lines = ("config.update(network_options=dict(width=2))", "config.update(network='r200')")
+    assert (load(*lines).network, load(*lines).network_options) == ("r200", {"width": 2.0})
