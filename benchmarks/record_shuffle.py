@@ -82,6 +82,7 @@ def contestant(name: str, folder: Path, scratch: Path | None) -> Callable[[], fl
     """What one of them does; returns its seconds."""
 
     def work() -> float:
+        """One round into a folder that goes again; seconds of the work alone."""
         with tempfile.TemporaryDirectory(dir=scratch) as output:
             begin = time.perf_counter()
             if name == COPY:

@@ -75,13 +75,8 @@ def bootstrap_intervals(
     Raises:
         VerificationError: fewer than 2 units, an unknown identity, options out of range.
     """
+    _check(unit, num_resamples, confidence)
     same = np.asarray(is_same, dtype=bool)
-    if unit not in UNITS:
-        raise VerificationError(f"bootstrap: unknown unit {unit!r}; there are {', '.join(UNITS)}")
-    if num_resamples < 1 or not 0 < confidence < 1:
-        raise VerificationError(
-            f"bootstrap: needs at least 1 resample and a confidence between 0 and 1; got {num_resamples}, {confidence}"
-        )
     places = fold_places(len(same), len(result.fold_accuracies), folds)
     labels = _pair_labels(unit, same, places, identities)
     num_units = int(labels.max()) + 1
@@ -108,6 +103,15 @@ def bootstrap_intervals(
         eer=found[2] if two_sided else None,
         tar_at_far={**dict.fromkeys(result.tar_at_far), **dict(zip(fars, found[3:], strict=True))},
     )
+
+
+def _check(unit: str, num_resamples: int, confidence: float) -> None:
+    if unit not in UNITS:
+        raise VerificationError(f"bootstrap: unknown unit {unit!r}; there are {', '.join(UNITS)}")
+    if num_resamples < 1 or not 0 < confidence < 1:
+        raise VerificationError(
+            f"bootstrap: needs at least 1 resample and a confidence between 0 and 1; got {num_resamples}, {confidence}"
+        )
 
 
 def _pair_labels(

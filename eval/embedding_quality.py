@@ -11,13 +11,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from backbones import WeightsError
-from eval.embedder import CHECKPOINTS, EmbedderError, OnnxEmbedder, find_weights, load_embedder
-from eval.embedding import embed_images
+from eval.embedder import OnnxEmbedder
 from eval.embedding_geometry import (
     alignment,
     angle_statistics,
@@ -28,11 +25,13 @@ from eval.embedding_geometry import (
     uniformity,
 )
 from eval.embedding_set import SUFFIXES, UNKNOWN, EmbeddingSet, load_embedding_set
+from eval.gallery_inputs import EXPECTED, add_model_options, embed_image_set, load_model, ranks_of
 from eval.image_set import ImageSet, open_image_set
 from eval.pair_metrics import VerificationError
 from utils.command_line import Outcome, command_parser, run_command, say, to_json
+from utils.distributed import Ranks
 from utils.errors import DataError
-from utils.files import sha256_of, write_text_whole
+from utils.files import write_text_whole
 
 # of the mean norm: a spread that is rounding (float16 included); between images of one network it is 0.05 and more
 _ALIKE = 1e-3
@@ -102,21 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
     )
     parser.add_argument("source", help="embeddings (.npz, .parquet); or images (folder, list, .rec), with --model")
-    parser.add_argument("--model", help="run folder, model.pt, backbone.pth or model.onnx, where the source is images")
     parser.add_argument("--images", help="of saved embeddings: the images they came from, for sharpness")
     parser.add_argument("--out", help="folder for embedding_quality.json and plots; none: figures are only printed")
-    parser.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, default=False, help="add the mirrored image's embedding"
-    )
-    parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    parser.add_argument("--network", help="backbone name, where the weights do not tell")
-    parser.add_argument("--checkpoint", choices=CHECKPOINTS, default="best", help="which one of a run folder")
+    add_model_options(parser, flip=False)
     options = parser.parse_args(arguments)
-    return run_command(options, lambda: _run(options), (DataError, EmbedderError, VerificationError, WeightsError))
+    return run_command(options, lambda: _run(options), (*EXPECTED, VerificationError))
 
 
-def _run(options: argparse.Namespace) -> Outcome:
+def _run(options: argparse.Namespace) -> Outcome | None:
     saved = Path(options.source).suffix in SUFFIXES
     if saved == bool(options.model):
         raise QualityError(
@@ -125,7 +117,12 @@ def _run(options: argparse.Namespace) -> Outcome:
     if options.images and not saved:
         raise QualityError("--images is for saved embeddings; here the source itself is images")
     images = open_image_set(options.images if saved else options.source) if options.images or not saved else None
-    embedding_set = load_embedding_set(options.source) if saved else _embed(options, images)
+    with ranks_of(options) as ranks:
+        embedding_set = (
+            load_embedding_set(options.source) if images is None or saved else _embed(options, images, ranks)
+        )
+        if not ranks.is_main:
+            return None
     if len(embedding_set) < 2:
         raise QualityError(f"{options.source}: {len(embedding_set)} embeddings; at least 2 are needed")
     sharpness = None if images is None else _sharpness(options, images, embedding_set)
@@ -136,31 +133,14 @@ def _run(options: argparse.Namespace) -> Outcome:
     return Outcome(_words(figures), figures)
 
 
-def _embed(options: argparse.Namespace, images: ImageSet | None) -> EmbeddingSet:
-    assert images is not None
-    weights = find_weights(options.model, options.checkpoint)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    embedder = load_embedder(weights, network=options.network, device=device)
-    if isinstance(embedder, OnnxEmbedder) and embedder.is_normalized:
+def _embed(options: argparse.Namespace, images: ImageSet, ranks: Ranks) -> EmbeddingSet:
+    model = load_model(options, ranks)
+    if isinstance(model.embedder, OnnxEmbedder) and model.embedder.is_normalized:
         raise QualityError(
-            f"{weights}: its embeddings already have length 1, so their norms tell nothing; give the run folder or the "
-            "weights it was exported from, or export it without --normalize"
+            f"{model.about['weights']}: its embeddings already have length 1, so their norms tell nothing; give the "
+            "run folder or the weights it was exported from, or export it without --normalize"
         )
-    embeddings = embed_images(
-        embedder,
-        images.images,
-        batch_size=options.batch_size,
-        flip=options.flip,
-        progress=images.name if sys.stderr.isatty() else None,
-    )
-    return EmbeddingSet(
-        embeddings,
-        np.asarray(images.names[:], dtype=np.str_),
-        images.labels,
-        np.asarray(images.identities, dtype=np.str_),
-        np.full(len(embeddings), np.nan, dtype=np.float32),
-        {"weights": str(weights), "weights_sha256": sha256_of(weights), "flip": options.flip},
-    )
+    return embed_image_set(model, images, options, ranks)
 
 
 def _sharpness(options: argparse.Namespace, images: ImageSet, embedding_set: EmbeddingSet) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +19,10 @@ from eval.embedder import CHECKPOINTS, Embedder, EmbedderError, find_weights, lo
 from eval.embedding import embed_images
 from eval.embedding_set import SUFFIXES, EmbeddingSet, EmbeddingSetError, load_embedding_set, save_embedding_set
 from eval.image_set import ImageSet, open_image_set
+from utils.command_line import Outcome, run_command
 from utils.distributed import RankError, Ranks, start_ranks, stop_ranks
 from utils.errors import DataError
+from utils.files import sha256_of
 from utils.images import FACE, stretched
 from utils.memory import prefer_huge_pages
 
@@ -29,14 +30,32 @@ EXPECTED = (DataError, EmbedderError, RankError, WeightsError)
 MODEL_SIZE = FACE.shape[:2]  # load_embedder takes no model for other images
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options that name a model and say how it is run, as `eval.verification` has them."""
+def run_gallery_command(
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace], Outcome | None],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Parses the arguments, does the work with what was typed as `options.command`, and returns the exit status."""
+    options = parser.parse_args(arguments)
+    options.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
+    return run_command(options, lambda: work(options), EXPECTED)
+
+
+def add_search_options(parser: argparse.ArgumentParser, ranks: tuple[int, ...]) -> None:
+    """What commands that search a gallery have in common: ranks of the rates, images of other sizes, the model."""
+    parser.add_argument("--ranks", type=numbers(int), default=ranks, help="k of the rank rates, comma-separated")
+    parser.add_argument("--resize", action="store_true", help="stretch images of another size than the model's 112x112")
+    add_model_options(parser)
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, flip: bool = True) -> None:
+    """The options that name a model and say how it is run, as `eval.verification` has them; `flip` is a default."""
     group = parser.add_argument_group("model, where images are to be embedded")
     group.add_argument("--model", help="run folder, model.pt, backbone.pth or model.onnx")
     group.add_argument("--network", help="backbone name, where the weights do not tell")
     group.add_argument("--checkpoint", choices=CHECKPOINTS, default="best", help="which one of a run folder")
     group.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, default=True, help="add the mirrored image's embedding"
+        "--flip", action=argparse.BooleanOptionalAction, default=flip, help="add the mirrored image's embedding"
     )
     group.add_argument("--batch-size", type=int, default=64, help="images per forward pass on each rank")
     group.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
@@ -64,11 +83,6 @@ def ranks_of(options: argparse.Namespace) -> Iterator[Ranks]:
         yield ranks
     finally:
         stop_ranks()
-
-
-def command_line(module: str, arguments: Sequence[str] | None) -> str:
-    """What was typed, for the record."""
-    return shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)])
 
 
 def open_location(location: str, options: argparse.Namespace, *, resize: bool = False) -> EmbeddingSet | ImageSet:
@@ -116,7 +130,7 @@ def load_model(options: argparse.Namespace, ranks: Ranks) -> Model:
     embedder = load_embedder(weights, network=options.network, device=ranks.device, precision=options.precision)
     about = {
         "weights": str(weights),
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": sha256_of(weights),
         "flip": options.flip,
         "precision": options.precision,
     }
@@ -138,7 +152,7 @@ def embed_sets(
             sets.append(item)
             continue
         model = model or load_model(options, ranks)
-        sets.append(_embed(model, item, options, ranks))
+        sets.append(embed_image_set(model, item, options, ranks))
     return sets
 
 
@@ -183,7 +197,12 @@ class _Stretched(Sequence[NDArray[np.uint8]]):
         return stretched(self._images[index], (MODEL_SIZE[0], MODEL_SIZE[1]))
 
 
-def _embed(model: Model, images: ImageSet, options: argparse.Namespace, ranks: Ranks) -> EmbeddingSet:
+def embed_image_set(model: Model, images: ImageSet, options: argparse.Namespace, ranks: Ranks) -> EmbeddingSet:
+    """Embeddings of images with their names and identities; collective.
+
+    Raises:
+        DataError: an image that cannot be read.
+    """
     progress = images.name if ranks.is_main and sys.stderr.isatty() else None
     embeddings = embed_images(
         model.embedder, images.images, batch_size=options.batch_size, flip=options.flip, progress=progress

@@ -13,14 +13,13 @@ import numpy as np
 
 from eval.embedding_set import EmbeddingSet
 from eval.gallery_inputs import (
-    EXPECTED,
-    add_model_options,
-    command_line,
+    add_search_options,
     embed_sets,
     numbers,
     open_location,
     ranks_of,
     require_savable,
+    run_gallery_command,
     save_embeddings,
 )
 from eval.gallery_split import common_labels, pool_identities, split_set
@@ -29,7 +28,7 @@ from eval.identification_metrics import BACKENDS, SearchResult, identification_r
 from eval.image_set import ImageSet
 from eval.similarity_blocks import Floats, GalleryError, Indices
 from eval.template_metrics import roc_points
-from utils.command_line import Outcome, command_parser, run_command, to_json
+from utils.command_line import Outcome, command_parser, to_json
 from utils.files import write_text_whole
 
 EXAMPLES = (
@@ -41,9 +40,7 @@ EXAMPLES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    options.command = command_line("eval.identification", arguments)
-    return run_command(options, lambda: _run(options), EXPECTED)
+    return run_gallery_command(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,13 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         default="mean",
         help="several enrolled images of an identity are one entry, the mean direction, or an entry each",
     )
-    parser.add_argument("--ranks", type=numbers(int), default=(1, 5, 10))
     parser.add_argument("--fpirs", type=numbers(float), default=(0.001, 0.01, 0.1))
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="auto is torch")
     parser.add_argument("--save", metavar="FILE", help="keep the embeddings of --data as .npz or .parquet")
     parser.add_argument("--out", metavar="DIR", help="write results.json, tpir.png and cmc.png there")
-    parser.add_argument("--resize", action="store_true", help="stretch images of another size than the model's 112x112")
-    add_model_options(parser)
+    add_search_options(parser, ranks=(1, 5, 10))
     return parser
 
 

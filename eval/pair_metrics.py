@@ -101,11 +101,7 @@ def evaluate_pairs(
     _check(np.asarray(embeddings), same, num_folds, protocol, fars)
     distances, scores = pair_distances(np.asarray(embeddings))
     places = fold_places(len(same), num_folds, folds)
-    chosen_on = None
-    if development is not None:
-        flags = np.asarray(development[1], dtype=bool)
-        _check(np.asarray(development[0]), flags, 1, protocol, fars)
-        chosen_on = (*pair_distances(np.asarray(development[0])), flags)
+    chosen_on = None if development is None else _development(*development, protocol, fars)
     if protocol == "insightface":
         is_right, thresholds = _grid_folds(distances, same, places, chosen_on)
     else:
@@ -179,6 +175,13 @@ def _check(embeddings: NDArray[Any], same: Bools, num_folds: int, protocol: str,
             f"evaluate_pairs: {num_bad} of {len(embeddings)} embeddings hold NaN or infinity; the model has diverged "
             "or its weights are damaged: verify an earlier checkpoint, or in fp32 if this one ran in reduced precision"
         )
+
+
+def _development(embeddings: NDArray[Any], is_same: NDArray[Any], protocol: str, fars: Sequence[float]) -> Development:
+    """The pairs that thresholds are chosen on, checked and compared."""
+    same = np.asarray(is_same, dtype=bool)
+    _check(np.asarray(embeddings), same, 1, protocol, fars)
+    return (*pair_distances(np.asarray(embeddings)), same)
 
 
 def _grid_folds(

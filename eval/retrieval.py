@@ -13,13 +13,11 @@ import numpy as np
 
 from eval.embedding_set import EmbeddingSet
 from eval.gallery_inputs import (
-    EXPECTED,
-    add_model_options,
-    command_line,
+    add_search_options,
     embed_sets,
-    numbers,
     open_location,
     ranks_of,
+    run_gallery_command,
     save_embeddings,
 )
 from eval.gallery_words import retrieval_words
@@ -27,7 +25,7 @@ from eval.image_set import ImageSet
 from eval.retrieval_layouts import LAYOUTS, check_tinyface_lists, find_parts, labels_and_cameras
 from eval.retrieval_metrics import RANKS, retrieve
 from eval.similarity_blocks import GalleryError
-from utils.command_line import Outcome, command_parser, run_command, to_json
+from utils.command_line import Outcome, command_parser, to_json
 from utils.distributed import Ranks
 from utils.files import write_text_whole
 
@@ -42,9 +40,7 @@ EXAMPLES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    options.command = command_line("eval.retrieval", arguments)
-    return run_command(options, lambda: _run(options), EXPECTED)
+    return run_gallery_command(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,13 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--query", help="images or saved embeddings (.npz, .parquet) of the queries")
     parser.add_argument("--gallery", help="the same of the gallery")
     parser.add_argument("--distractors", help="more gallery, nobody's match")
-    parser.add_argument("--ranks", type=numbers(int), default=RANKS)
     parser.add_argument(
         "--save", metavar="DIR", help="keep embeddings as query.npz, gallery.npz, distractors.npz there"
     )
     parser.add_argument("--out", metavar="DIR", help="write results.json there")
-    parser.add_argument("--resize", action="store_true", help="stretch images of another size than the model's 112x112")
-    add_model_options(parser)
+    add_search_options(parser, RANKS)
     return parser
 
 

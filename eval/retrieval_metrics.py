@@ -125,12 +125,9 @@ def retrieve(
             + (" (under another camera)" if query_cameras is not None else "")
         )
     places, positions = _hit_positions(query_rows, gallery_rows, hits, own, device)
-    precisions = places / positions
-    before = np.where(positions > 1, (places - 1) / np.maximum(positions - 1, 1), 1.0)
     begin = hits.starts[:-1][answerable]
     counts = hits.counts[answerable]
-    by_hits = np.add.reduceat(precisions, begin) / counts
-    by_trapezoids = np.add.reduceat((precisions + before) / 2, begin) / counts
+    by_hits, by_trapezoids = _average_precisions(places, positions, begin, counts)
     first_ranks = positions[begin + counts - 1]
     return RetrievalResult(
         float(by_hits.mean()),
@@ -143,6 +140,17 @@ def retrieve(
         by_hits,
         first_ranks,
     )
+
+
+def _average_precisions(
+    places: Indices, positions: Indices, begin: Indices, counts: Indices
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """By hits and by trapezoids, a number for each query, whose hits are `counts` many from `begin` on."""
+    precisions = places / positions
+    before = np.where(positions > 1, (places - 1) / np.maximum(positions - 1, 1), 1.0)
+    by_hits: NDArray[np.float64] = np.add.reduceat(precisions, begin) / counts
+    by_trapezoids: NDArray[np.float64] = np.add.reduceat((precisions + before) / 2, begin) / counts
+    return by_hits, by_trapezoids
 
 
 def _hit_positions(

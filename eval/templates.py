@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from eval.embedding_set import EmbeddingSet, load_embedding_set
 from eval.gallery_inputs import (
-    EXPECTED,
     add_model_options,
-    command_line,
     embed_sets,
     ranks_of,
     require_savable,
+    run_gallery_command,
     save_embeddings,
 )
 from eval.gallery_words import identification_words, verification_words
@@ -38,7 +37,7 @@ from eval.image_set import IMAGE_SUFFIXES, UNKNOWN, FileImages, ImageSet
 from eval.roc import tar_at_far
 from eval.similarity_blocks import Floats, Indices
 from eval.template_metrics import pool_templates, roc_points, template_pair_scores, template_rows
-from utils.command_line import Outcome, command_parser, run_command, say, to_json
+from utils.command_line import Outcome, command_parser, say, to_json
 from utils.distributed import Ranks
 from utils.files import write_text_whole
 from utils.images import FACE
@@ -55,9 +54,7 @@ EXAMPLES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
-    options.command = command_line("eval.templates", arguments)
-    return run_command(options, lambda: _run(options), EXPECTED)
+    return run_gallery_command(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

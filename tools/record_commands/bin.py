@@ -137,6 +137,7 @@ def take_apart(source: Path, output: Path) -> Outcome:
     lines, contradictions, next_identity = [], 0, int(identity.max()) + 1
 
     def place(index: int, owner: int) -> str:
+        """Where image `index` lies as one of identity `owner`; written at the first time it is asked for."""
         found = written.get((int(numbers[index]), owner))
         if found is None:
             members[owner] = members.get(owner, 0) + 1

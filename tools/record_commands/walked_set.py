@@ -112,6 +112,7 @@ def walk_set(path: Path, *, decode: bool, threads: int) -> WalkedSet:
     size = path.stat().st_size
 
     def payloads() -> Iterator[tuple[int, bytes]]:
+        """Row and image of every record that is to be decoded; notes all records, and damage, on the way."""
         with tqdm(total=size, unit="B", unit_scale=True, desc="verify", disable=None) as progress:
             for stretch in walk_file(path):
                 progress.update(stretch.end - stretch.offset)
