@@ -1,4 +1,4 @@
-"""Checks that need more than one key, or the data. Keys alone: utils/config_keys.py; heads, nets: utils/config_names.py."""
+"""Checks that need more than one key, or the data. Keys alone: config_keys.py; heads and nets: config_names.py."""
 
 from __future__ import annotations
 
