@@ -37,7 +37,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(PlainNet, name, in_channels=plan.in_channels) for name, plan in PLANS.items()},
     **{name: partial(ResNet, name) for name in BLOCKS},
 }
-# Nets with options that change the weights' shapes: a run's config.json says which, the weights alone do not.
+# Nets with options that change the weights' shapes, from which backbones/recognition.py reads them back.
 WITH_OPTIONS = frozenset({*PLANS, *BLOCKS})
 # prefix of a name -> builder(name, ...) of the nets that an optional package has
 INSTALLED: dict[str, Callable[..., nn.Module]] = {TORCHVISION: build_torchvision, TIMM: build_timm}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from backbones import backbone_info, build_backbone, infer_backbone, load_weights
-from backbones.registry import INSTALLED, WITH_OPTIONS
+from backbones.registry import BACKBONES, INSTALLED, WITH_OPTIONS
 from eval.model_metadata import (
     EMBEDDING_SIZE,
+    IMAGE_SIZE,
     IN_CHANNELS,
     NETWORK,
     EmbedderError,
@@ -157,16 +159,19 @@ def load_module(weights: Path, *, network: str | None = None) -> nn.Module:
     require_our_pixels(str(weights), metadata)
     config = _config_beside(weights)
     name = network or metadata.get(NETWORK) or config.get("network")
+    # what a net of a run is built with; of one without its config.json the shapes tell
+    own = config.get("network_options") if name == config.get("network") else None
     options: dict[str, Any]
     if name is None:
         name, options = infer_backbone(state)
     elif weights.suffix == SUFFIX:
         options = _named_options(state, metadata, weights, name)
+    elif name in WITH_OPTIONS and not isinstance(own, dict):
+        options = infer_backbone(state, name)[1]
     else:
         options = _options(state, weights)
-    own = config.get("network_options") if name == config.get("network") else None
     try:
-        model = build_backbone(name, **options, **(own if isinstance(own, dict) else {}))
+        model = build_backbone(name, **{**options, **(own if isinstance(own, dict) else {})})
     except (ValueError, TypeError) as error:  # an unknown name, or an option that it does not have
         raise EmbedderError(f"{weights}: {error}") from error
     try:
@@ -220,8 +225,12 @@ def _named_options(state: dict[str, Tensor], metadata: dict[str, str], weights: 
 
     What the metadata announces is believed only where a tensor in the file has that size: a net is built from it.
     """
-    if not name.startswith(tuple(INSTALLED)) and name not in WITH_OPTIONS:
-        return {**infer_backbone(state, name)[1]}
+    if not name.startswith(tuple(INSTALLED)):
+        options = infer_backbone(state, name)[1]
+        if IMAGE_SIZE in metadata and IMAGE_SIZE in inspect.signature(BACKBONES[name]).parameters:
+            height = metadata[IMAGE_SIZE].partition("x")[0]
+            options[IMAGE_SIZE] = whole_number(str(weights), {IMAGE_SIZE: height}, IMAGE_SIZE)
+        return options
     sizes = {key: whole_number(str(weights), metadata, key) for key in (EMBEDDING_SIZE, IN_CHANNELS)}
     there = {size for value in state.values() if value.numel() for size in value.shape}
     if not all(size in there for size in sizes.values()):

@@ -8,6 +8,7 @@ from utils.images import FACE
 
 # The entries that this project's exports write, and its readers look for.
 COLOR_ORDER, MEAN, STD = "color_order", "mean", "std"
+IMAGE_SIZE = "image_size"
 INPUT, NORMALIZED = "input", "embeddings_normalized"
 NETWORK, EMBEDDING_SIZE, IN_CHANNELS = "network", "embedding_size", "in_channels"
 TRUE, FALSE = "true", "false"

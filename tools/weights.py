@@ -80,7 +80,8 @@ def describe(model: Path, checkpoint: str = "best") -> Outcome:
         f"({', '.join(facts['dtypes'])})",
         f"sha256 {facts['sha256']}",
         f"network {net}, embedding_size {facts['embedding_size']}, in_channels {facts['in_channels']}, "
-        f"{facts['parameters']:,} parameters"
+        + "".join(f"{option} {value}, " for option, value in facts["options"].items())
+        + f"{facts['parameters']:,} parameters"
         if net
         else f"no net: {facts['problem']}",
     ]
@@ -95,8 +96,10 @@ def _net_of(state: dict[str, Tensor]) -> dict[str, Any]:
     except WeightsError as error:
         return {"network": None, "problem": str(error)}
     with torch.device("meta"):
-        net = build_backbone(network, embedding_size=sizes["embedding_size"], in_channels=sizes["in_channels"])
-    return {"network": network, **sizes, "parameters": sum(value.numel() for value in net.parameters())}
+        net = build_backbone(network, **sizes)
+    size = {key: sizes.pop(key) for key in ("embedding_size", "in_channels")}
+    parameters = sum(value.numel() for value in net.parameters())
+    return {"network": network, **size, "options": sizes, "parameters": parameters}
 
 
 def list_nets() -> Outcome:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import build_backbone
+from backbones import backbone_info, build_backbone
 from backbones.iresnet import ResidualBlock
 from backbones.mobilefacenet import ConvUnit
 from backbones.recompute import run_block
@@ -41,13 +41,16 @@ def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "channels"), [("r18", 3), ("mbf", 3), ("sphereface20", 3), ("tiny", 3), ("digits", 1)]
-)
+    ("name", "channels"),
+    [
+        ("r18", 3), ("mbf", 3), ("sphereface20", 3), ("tiny", 3), ("digits", 1), ("lsoftmax_mnist", 1),
+        ("lenet_plus", 1), ("resnet18", 3),
+    ],
+)  # fmt: skip
 def test_checkpointing_gives_the_same_step_bit_for_bit(name: str, channels: int) -> None:
-    edge = 28 if name == "digits" else 112
-    images = torch.rand(2, channels, edge, edge, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     plain = build_backbone(name, embedding_size=16, in_channels=channels)
+    images = torch.rand(2, channels, *backbone_info(plain).image_size, generator=torch.Generator().manual_seed(0))
     frugal = build_backbone(name, embedding_size=16, in_channels=channels, gradient_checkpointing=True)
     frugal.load_state_dict(plain.state_dict())
     passes: list[str] = []

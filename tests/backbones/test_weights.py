@@ -1,4 +1,4 @@
-"""Weights files: reading them, refusing what is none, and recognising the net they belong to."""
+"""Weights files: reading them, and refusing what is none."""
 
 from __future__ import annotations
 
@@ -6,58 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from backbones import BACKBONES, WeightsError, build_backbone, infer_backbone, load_weights, strip_prefixes
-from backbones.registry import WITH_OPTIONS
-from backbones.vit import NETS
-
-
-def state_of(name: str, **options: int) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        return build_backbone(name, **options).state_dict()
-
-
-RECOGNISED = [name for name in BACKBONES if name not in WITH_OPTIONS]
-
-
-@pytest.mark.parametrize("name", RECOGNISED)
-@pytest.mark.parametrize(("prefix", "size", "channels"), [("", 512, 3), ("module._orig_mod.", 40, 1)])
-def test_every_backbone_is_recognised(name: str, prefix: str, size: int, channels: int) -> None:
-    state = {prefix + key: value for key, value in state_of(name, embedding_size=size, in_channels=channels).items()}
-    # Names that differ in what is drawn in training only have the same weights.
-    alike = NETS[name][0] if name in NETS else name
-    assert infer_backbone(state) == (alike, {"embedding_size": size, "in_channels": channels})
-    assert infer_backbone(state, name) == (name, {"embedding_size": size, "in_channels": channels})
-
-
-def test_weights_without_counters_are_recognised() -> None:
-    state = {key: value for key, value in state_of("mbf").items() if not key.endswith("num_batches_tracked")}
-    assert infer_backbone(state)[0] == "mbf"
-
-
-def test_unknown_weights_name_the_nearest_net_and_the_difference() -> None:
-    state = state_of("r50")
-    del state["layer3.13.conv2.weight"]
-    with pytest.raises(WeightsError, match=r"Nearest is r50: layer3\.13\.conv2\.weight is missing\."):
-        infer_backbone(state)
-    state = state_of("r50")
-    state["fc.weight"] = torch.empty(512, 10, device="meta")
-    with pytest.raises(WeightsError, match=r"fc\.weight is \(512, 10\), not \(embedding_size, 25088\)"):
-        infer_backbone(state)
-    with pytest.raises(WeightsError, match=r"fit no backbone of mbf\. Nearest is mbf: .* and \d+ more"):
-        infer_backbone(state_of("r18"), "mbf")
-    with pytest.raises(WeightsError, match=r"unknown backbone 'r51'\. There are: r18"):
-        infer_backbone(state, "r51")
-    with pytest.raises(WeightsError, match="first 'none'"):
-        infer_backbone({})
-
-
-def test_an_embedding_size_that_two_weights_disagree_on_is_refused() -> None:
-    state = state_of("r18", embedding_size=64)
-    state["features.bias"] = torch.empty(63, device="meta")
-    with pytest.raises(WeightsError, match=r"features\.bias is \(63\,\), not \(embedding_size\)"):
-        infer_backbone(state)
+from backbones import WeightsError, build_backbone, infer_backbone, load_weights, strip_prefixes
 
 
 def test_prefixes_go_only_where_every_key_carries_them() -> None:
@@ -118,11 +68,3 @@ def test_a_file_cannot_run_code(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"model\.pt: refused, because it is damaged or holds other objects"):
         load_weights(tmp_path / "model.pt")
     assert not target.exists()
-
-
-@pytest.mark.parametrize("name", sorted(WITH_OPTIONS))
-def test_nets_with_options_of_their_own_are_not_guessed(name: str) -> None:
-    with pytest.raises(WeightsError, match=r"has options that the shapes of its weights do not tell.*config\.json"):
-        infer_backbone(state_of(name), name)
-    with pytest.raises(WeightsError, match=r"keep config\.json of its run beside the weights"):
-        infer_backbone(state_of(name))

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from backbones import WeightsError, build_backbone
-from eval.embedder import EmbedderError, find_weights, load_embedder
+from eval.embedder import EmbedderError, find_weights, load_embedder, load_module
+from tools.export.safetensors_file import export_safetensors
 
 IMAGES = torch.randint(0, 256, (3, 112, 112, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
@@ -112,3 +113,28 @@ def test_onnx_with_another_preprocessing_is_refused(tmp_path):
     (tmp_path / "damaged.onnx").write_bytes(b"no model")
     with pytest.raises(EmbedderError, match="onnxruntime cannot load it"):
         load_embedder(tmp_path / "damaged.onnx")
+
+
+def test_a_net_with_options_comes_back_with_and_without_its_run(tmp_path):
+    """config.json says them; without it the shapes tell those that the shapes follow."""
+    options = {"width": 0.125, "stem": "imagenet", "image_size": 112}
+    torch.manual_seed(0)
+    model = build_backbone("resnet18", embedding_size=64, **options).eval()
+    with torch.inference_mode():
+        wanted = model((IMAGES.permute(0, 3, 1, 2).float() - 127.5) / 127.5)
+    run = tmp_path / "run"
+    for folder in (run, tmp_path):
+        folder.mkdir(exist_ok=True)
+        torch.save(model.state_dict(), folder / "model.pt")
+    (run / "config.json").write_text(json.dumps({"network": "resnet18", "network_options": options}))
+    export_safetensors(model, tmp_path / "model.safetensors")
+    torch.testing.assert_close(load_embedder(run)(IMAGES), wanted)
+    torch.testing.assert_close(load_embedder(tmp_path / "model.safetensors")(IMAGES), wanted)
+    for network in (None, "resnet18"):
+        alone = load_module(tmp_path / "model.pt", network=network)
+        with pytest.raises(ValueError, match=r"got an input of shape \(3, 3, 112, 112\), needs \(B, 3, 32, 32\)"):
+            alone(torch.zeros(3, 3, 112, 112))
+        assert all(torch.equal(value, model.state_dict()[key]) for key, value in alone.state_dict().items())
+    (run / "config.json").write_text(json.dumps({"network": "resnet18", "network_options": {"width": 0.5}}))
+    with pytest.raises(EmbedderError, match="these are not the weights of network 'resnet18'"):
+        load_embedder(run)

@@ -54,6 +54,15 @@ def test_what_is_wrong_with_a_file_is_its_status(tmp_path: Path, capsys: pytest.
     assert "absent: no such model" in capsys.readouterr().err
 
 
+def test_options_that_the_shapes_tell_are_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = build_backbone("lsoftmax_mnist", embedding_size=16, in_channels=1, width=0.25)
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    status, facts = told(capsys, "describe", str(tmp_path))
+    assert (status, facts["network"], facts["options"]) == (0, "lsoftmax_mnist", {"width": 0.25})
+    assert main(["describe", str(tmp_path)]) == 0
+    assert "network lsoftmax_mnist, embedding_size 16, in_channels 1, width 0.25, " in capsys.readouterr().out
+
+
 def test_multiplications_are_those_of_hand() -> None:
     facts = net_facts("vit_t")
     tokens, width = 144, 256

@@ -53,7 +53,7 @@ def net_metadata(info: BackboneInfo) -> dict[str, str]:
         entry.COLOR_ORDER: color_order(info),
         entry.MEAN: str(FACE.mean),
         entry.STD: str(FACE.std),
-        "image_size": f"{info.image_size[0]}x{info.image_size[1]}",
+        entry.IMAGE_SIZE: f"{info.image_size[0]}x{info.image_size[1]}",
         entry.IN_CHANNELS: str(info.in_channels),
         entry.NETWORK: info.name,
         entry.EMBEDDING_SIZE: str(info.embedding_size),
