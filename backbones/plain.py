@@ -58,7 +58,10 @@ class PlainNet(nn.Module):
 
     Differs from the authors' code of L-Softmax: no ReLU on the embeddings, as in re-implementations; with it all
     embeddings lie in one orthant, and the angle between two of them cannot exceed 90 degrees. Weight decay acts on all
-    weights alike, and biases of convolutions are left out, since norms follow.
+    weights alike, and biases of convolutions are left out, since norms follow. Caffe's pooling rounds sizes up: there
+    the last map of 28 x 28 images is 4 x 4, here it is 3 x 3, as in re-implementations. Those read PReLU in the paper,
+    and put it between convolution and norm: `lsoftmax_mnist_narrow` takes only their channels from them, `lenet_plus`
+    also the PReLU.
 
     Initial values: convolutions and fully connected layer normal with variance 2 / inputs (He et al. 2015, fan in; the
     code's "msra"), biases 0, norms 1 and 0, PReLU 0.25.

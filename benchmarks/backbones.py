@@ -24,6 +24,7 @@ import torch
 
 from backbones import BACKBONES, backbone_info, build_backbone
 from benchmarks.measure import surroundings
+from utils.config_values import parse_literal
 
 PLAIN = "plain"
 
@@ -54,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.backbones", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--networks", default="tiny,small,mbf,r18", help="comma-separated, NAME or NAME@WIDTH (default: %(default)s)"
+        "--networks",
+        default="tiny,small,mbf,r18",
+        help="comma-separated, NAME or NAME@OPTION=VALUE as in lsoftmax_mnist@width=0.25 (default: %(default)s)",
     )
     parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="images a step, at least 2 (default: %(default)s)")
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.threads)
     context = surroundings(torch.device(options.device))
     print(", ".join(f"{key} {value}" for key, value in context.items()))
-    print(f"{'network':28}{'variant':15}{'images/s':>10}{'spread':>9}{'ratio':>8}{'memory MiB':>12}")
+    print(f"{'network':38}{'variant':15}{'images/s':>10}{'spread':>9}{'ratio':>8}{'memory MiB':>12}")
     rows: list[dict[str, Any]] = []
     for name in options.networks.split(","):
         speeds, memory = measure(name, variants, torch.device(options.device), options)
@@ -83,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in summary:
             used = "" if row["memory_mib"] is None else f"{row['memory_mib']:.0f}"
             print(
-                f"{name:28}{row['variant']:15}{row['images_per_second']:10.1f}{row['spread']:9.0%}"
+                f"{name:38}{row['variant']:15}{row['images_per_second']:10.1f}{row['spread']:9.0%}"
                 f"{row['ratio']:8.2f}{used:>12}",
                 flush=True,
             )
@@ -126,9 +129,9 @@ def measure(
 def training_step(name: str, variant: Variant, device: torch.device, batch: int) -> Callable[[], None]:
     """A function that runs one training step of a fresh net on one fixed batch."""
     torch.manual_seed(0)
-    name, _, width = name.partition("@")
+    name, *given = name.split("@")
     channels = inspect.signature(BACKBONES[name]).parameters["in_channels"].default if name in BACKBONES else 3
-    options = {"width": float(width)} if width else {}
+    options = {key: parse_literal(value, None) for key, _, value in (text.partition("=") for text in given)}
     net = build_backbone(name, gradient_checkpointing=variant.checkpointing, in_channels=channels, **options)
     net = net.to(device)
     layout = torch.channels_last if variant.channels_last else torch.contiguous_format

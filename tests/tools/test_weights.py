@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from backbones import BACKBONES, build_backbone
+from backbones.registry import WITH_OPTIONS
 from tools.weights import main, net_facts
 
 DOC = Path(__file__).parents[2] / "docs" / "backbones.md"
@@ -83,3 +84,16 @@ def test_the_page_lists_every_net_with_its_numbers() -> None:
     for name in ("r18", "mbf", "vit_s", "sphereface64", "small", "digits"):
         facts = net_facts(name)
         assert rows[name][2:4] == [f"{facts['parameters'] / 1e6:.1f}", f"{facts['gmac']:.2f}"], name
+
+
+def test_the_page_has_the_parameters_of_nets_for_classification() -> None:
+    line = r"^\| `(\w+)`, (\w+)(, stem=\"imagenet\")? \| \d+ \| \d+ \| ([\d,]+) \| ([\d,]+) \|"
+    rows = re.findall(line, DOC.read_text("utf-8"), re.MULTILINE)
+    assert {name for name, *_ in rows} == WITH_OPTIONS
+    for name, color, stem, *numbers in rows:
+        options = {"stem": "imagenet"} if stem else {}
+        sizes = {"embedding_size": 2 if name == "lenet_plus" else 512, "in_channels": 1 if color == "grey" else 3}
+        for width, number in zip((1.0, 0.25), numbers, strict=True):
+            with torch.device("meta"):
+                net = build_backbone(name, **sizes, width=width, **options)
+            assert sum(value.numel() for value in net.parameters()) == int(number.replace(",", "")), (name, width)
