@@ -17,8 +17,8 @@ help:
 quickstart: $(VENV)/.run
 	$(RUN) -m tools.quickstart
 
-# One process a core, each with one thread: threads of OpenMP that wait for each other made the suite take four times as
-# long. The tests of a file stay in one process, which shares its pool of ranks.
+# One process a core, each with one thread: threads of OpenMP that wait for each other made the suite take more than
+# three times as long. The tests of a file stay in one process, which shares its pool of ranks.
 test: lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backbones import WeightsError, backbone_info
-from eval.classification_files import FOLDER, Embedded, read_prototypes, write_embedded, write_result
+from eval.classification_files import FOLDER, embedded_with, read_prototypes, write_embedded, write_result
 from eval.classification_metrics import ClassificationError, ClassificationResult, classify
 from eval.embedder import CHECKPOINTS, EmbedderError, ModuleEmbedder, evaluating, find_weights, load_module
 from eval.embedding import embed_images
@@ -176,11 +176,7 @@ def _run(options: argparse.Namespace) -> Outcome:
     folder = options.out or options.run_dir / FOLDER
     facts = {"images": str(location), "checkpoint": options.checkpoint, "seconds": round(seconds, 3)}
     write_result(folder, options.name, result, facts)
-    embedded = Embedded(
-        embeddings.numpy(), labels.numpy(), prototypes.weight.numpy(), prototypes.class_counts, prototypes.step,
-        prototypes.epoch,
-    )  # fmt: skip
-    write_embedded(folder / f"{options.name}.npz", embedded)
+    write_embedded(folder / f"{options.name}.npz", embedded_with(embeddings, labels, prototypes))
     words = f"{options.name}: {classification_words(result)}\n{folder / options.name}.json, {options.name}.npz"
     return Outcome(words, {**facts, **result.to_dict(), "folder": folder})
 

@@ -61,6 +61,14 @@ class Prototypes:
     epoch: float
 
 
+def embedded_with(embeddings: Tensor, labels: Tensor, prototypes: Prototypes) -> Embedded:
+    """Embeddings (N, D) and labels (N,) on the CPU, beside the prototypes that classified them."""
+    return Embedded(
+        embeddings.numpy(), labels.numpy(), prototypes.weight.numpy(), prototypes.class_counts, prototypes.step,
+        prototypes.epoch,
+    )  # fmt: skip
+
+
 def write_embedded(path: Path, embedded: Embedded) -> None:
     """Writes them as an .npz that is there whole or not at all; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)

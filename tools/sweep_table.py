@@ -43,6 +43,7 @@ def read_trial(folder: Path) -> dict[str, float] | None:
     if not is_done(folder):
         return None
     found: dict[str, float] = {}
+    verified: dict[str, float] = {}  # set -> accuracy of its last verification, by the first protocol
     speeds, times = [], []
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         try:
@@ -56,24 +57,15 @@ def read_trial(folder: Path) -> dict[str, float] | None:
             found[f"{record['dataset']}_error"] = record["error"]
             if record["dataset"] == "test":
                 found |= {name: record[name] for name in MEASURES if record.get(name) is not None}
-    accuracies = [value for value in _last_verifications(folder) if value is not None]
-    if accuracies:
-        found["accuracy"] = statistics.fmean(accuracies)
+        elif record["kind"] == "verification" and record["protocol"] == "insightface":
+            verified[record["dataset"]] = record["accuracy"]
+    if verified:
+        found["accuracy"] = statistics.fmean(verified.values())
     rates = [speed for speed in speeds if speed]
     if rates:
         found["images_per_second"] = statistics.median(rates)
     found["minutes"] = (max(times) - min(times)) / 60 if times else math.nan
     return {name: value for name, value in found.items() if name in MEASURES and math.isfinite(value)}
-
-
-def _last_verifications(folder: Path) -> list[float | None]:
-    """Accuracy of the last verification on each set, by the first protocol."""
-    found: dict[str, float | None] = {}
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        if '"verification"' in line and '"insightface"' in line:
-            record = json.loads(line)
-            found[record["dataset"]] = record["accuracy"]
-    return list(found.values())
 
 
 def summarise(results: Sequence[tuple[Trial, Mapping[str, float] | None]]) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from eval.classification_files import (
     SNAPSHOTS,
     Embedded,
     Prototypes,
+    embedded_with,
     write_embedded,
     write_prototypes,
     write_result,
@@ -69,7 +71,7 @@ def classify_run(run: Run, log: RunLog, done: int) -> float | None:
         if dataset == "test":
             score = result.top1
         facts = {"images": images, "step": done, "epoch": prototypes.epoch, "seconds": round(seconds, 3)}
-        keep = partial(_keep, run, dataset, result, facts, _embedded(embeddings, labels, prototypes), is_last)
+        keep = partial(_keep, run, dataset, result, facts, embedded_with(embeddings, labels, prototypes), is_last)
         on_main(f"keeping the test of step {done}", keep)
     write_run_prototypes(run, prototypes, "last")
     return score
@@ -106,13 +108,6 @@ def _classify(
     )  # fmt: skip
 
 
-def _embedded(embeddings: Tensor, labels: Tensor, prototypes: Prototypes) -> Embedded:
-    return Embedded(
-        embeddings.numpy(), labels.numpy(), prototypes.weight.numpy(), prototypes.class_counts, prototypes.step,
-        prototypes.epoch,
-    )  # fmt: skip
-
-
 def _keep(
     run: Run, dataset: str, result: ClassificationResult, facts: dict[str, object], embedded: Embedded, is_last: bool
 ) -> None:
@@ -120,10 +115,7 @@ def _keep(
     place = Path(run.config.output or "") / FOLDER
     if dataset == "test" and embedded.embeddings.shape[1] <= SNAPSHOT_SIZE:
         chosen = _spread(len(embedded.labels), SNAPSHOT_IMAGES)
-        part = Embedded(
-            embedded.embeddings[chosen], embedded.labels[chosen], embedded.prototypes, embedded.class_counts,
-            embedded.step, embedded.epoch,
-        )  # fmt: skip
+        part = replace(embedded, embeddings=embedded.embeddings[chosen], labels=embedded.labels[chosen])
         write_embedded(place / SNAPSHOTS / f"step_{embedded.step:09d}.npz", part)
     if is_last:
         write_result(place, dataset, result, facts)
