@@ -1,10 +1,11 @@
-"""Fixtures that every test may use: the pool of gloo ranks. No helpers, no data, no formulas."""
+"""What every test has: the pool of gloo ranks, the same random numbers each time. No helpers, no data, no formulas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.ranks import RankPool
 
@@ -15,3 +16,9 @@ def ranks() -> Iterator[RankPool]:
     pool = RankPool()
     yield pool
     pool.close()
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Weights that a test draws do not depend on which tests ran before it: a failure comes again when run alone."""
+    torch.manual_seed(0)

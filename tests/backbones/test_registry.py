@@ -50,14 +50,18 @@ def test_embeddings_are_float32_inside_autocast_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_channels_last_gives_the_same_embeddings(name: str) -> None:
+@pytest.mark.parametrize("training", [False, True])
+def test_channels_last_gives_the_same_embeddings(name: str, training: bool) -> None:
+    """Batch statistics of few images enlarge rounding: a pair whose values nearly agree is divided by their distance."""
     net = build_backbone(name, embedding_size=32, in_channels=FAMILIES[name], **NOTHING_RANDOM.get(name, {}))
-    images = images_for(net)
+    net.train(training)
+    images = images_for(net, batch=8 if training else 2)
     expected = net(images)
     state = {key: value.clone() for key, value in net.state_dict().items()}
     net = net.to(memory_format=torch.channels_last)
     got = net(images.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    tolerance = 2e-3 if training else 5e-5
+    torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * expected.abs().max().item())
     assert state.keys() == net.state_dict().keys()
 
 
