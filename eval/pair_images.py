@@ -73,18 +73,16 @@ class ListedImages(Sequence[NDArray[np.uint8]]):
         try:
             return decode_image(self._read(image), FACE)
         except ImageError as error:
-            raise PairError(f"{self._folder / image.file} ({image.source}: line {image.line}): {error}") from error
+            raise PairError(f"{self._folder / image.file} ({image.where}): {error}") from error
 
     def _read(self, image: ListedImage) -> bytes:
         file = self._folder / image.file
         try:
             if file.exists() and not file.is_file():  # a pipe would never end
-                raise PairError(f"{image.source}: line {image.line}: {file} is no file")
+                raise PairError(f"{image.where}: {file} is no file")
             return file.read_bytes()
         except OSError as error:
-            raise PairError(
-                f"{image.source}: line {image.line}: the image {file} cannot be read: {error.strerror}"
-            ) from error
+            raise PairError(f"{image.where}: the image {file} cannot be read: {error.strerror}") from error
 
     def sha256(self) -> str:
         """SHA-256 of the lists and of every image in the order of the pairs, as often as a pair names it."""

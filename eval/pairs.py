@@ -112,10 +112,9 @@ def load_pairs(target: str, data_dir: str | Path) -> PairSet:
         return load_bin(_resolve(target, folder, target))
     if (folder / f"{target}.bin").is_file():
         return load_bin(folder / f"{target}.bin")
-    home = folder / target
-    if path := layouts.find_list(home, target):
+    if path := layouts.find_list(folder, target):
         pairs = read_pair_list(path)
-        return _listed(target, layouts.find_images(home, target, pairs.images[0]), pairs)
+        return _listed(target, layouts.find_images(path.parent, target, pairs.images[0]), pairs)
     if root := layouts.find_cfp(folder, target):
         return _listed(target, root, parse_cfp(root, layouts.CFP_KINDS[target]))
     if home_of_views := layouts.find_view1(folder, target):

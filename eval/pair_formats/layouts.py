@@ -13,6 +13,7 @@ CFP_KINDS = {"cfp_ff": "FF", "cfp_fp": "FP"}
 VIEW1 = "_view1"
 VIEW1_LISTS = ("pairsDevTest.txt", "pairsDevTrain.txt")
 OWN_LISTS = ("pairs.txt", "pairs.csv")
+_AGEDB_LIST, _AGEDB_IMAGES = "04_FINAL_protocol_{}_years.mat", "03_Protocol_Images"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Layout:
 
     lists: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    shared: str = ""  # another folder that may hold them, beside those of its sister sets
 
 
 LAYOUTS = {
@@ -29,24 +31,29 @@ LAYOUTS = {
     "calfw": Layout(("pairs_CALFW.txt",), ("aligned images",)),
     "cplfw": Layout(("pairs_CPLFW.txt",), ("aligned images",)),
     "xqlfw": Layout(("xqlfw_pairs.txt",), ("xqlfw_aligned_112",)),
-    "agedb_30": Layout(("agedb_30_pair.txt",), ("agedb30_align_112",)),
+    "agedb_30": Layout(("agedb_30_pair.txt", _AGEDB_LIST.format(30)), ("agedb30_align_112", _AGEDB_IMAGES), "agedb"),
+    **{f"agedb_{years}": Layout((_AGEDB_LIST.format(years),), (_AGEDB_IMAGES,), "agedb") for years in (5, 10, 20)},
 }
 
 
 def find_list(folder: Path, name: str) -> Path | None:
-    """The list of pairs in a benchmark's folder; None where there is none.
+    """The list of pairs of a benchmark, in its own folder or in one it shares; None where there is none.
 
     Raises:
-        PairError: several, none of which is more right than the others.
+        PairError: several in one folder, none of which is more right than the others.
     """
-    names = (*OWN_LISTS, *LAYOUTS.get(name, Layout()).lists)
-    found = [folder / file for file in names if (folder / file).is_file()]
-    if len(found) > 1:
-        raise PairError(
-            f"{name}: {folder} holds {' and '.join(path.name for path in found)}; say which: "
-            + " or ".join(f"{name}/images:{name}/{path.name}" for path in found)
-        )
-    return found[0] if found else None
+    layout = LAYOUTS.get(name, Layout())
+    homes = [(name, (*OWN_LISTS, *layout.lists)), *([(layout.shared, layout.lists)] if layout.shared else [])]
+    for home, files in homes:
+        found = [folder / home / file for file in files if (folder / home / file).is_file()]
+        if len(found) > 1:
+            raise PairError(
+                f"{name}: {folder / home} holds {' and '.join(path.name for path in found)}; say which: "
+                + " or ".join(f"{home}/images:{home}/{path.name}" for path in found)
+            )
+        if found:
+            return found[0]
+    return None
 
 
 def find_images(folder: Path, name: str, first: ListedImage) -> Path:
@@ -60,7 +67,7 @@ def find_images(folder: Path, name: str, first: ListedImage) -> Path:
         if (candidate / first.file).exists():
             return candidate
     raise PairError(
-        f"{first.source}: line {first.line}: the image {first.file} cannot be read: it is in none of "
+        f"{first.where}: the image {first.file} cannot be read: it is in none of "
         f"{', '.join(str(path) for path in tried)}"
     )
 
@@ -111,6 +118,9 @@ def list_targets(folder: Path) -> list[str]:
                 found.add(f"{home.name}/images:{home.name}/{path.name}")
         if find_view1(folder, home.name + VIEW1):
             found.add(home.name + VIEW1)
+    for name, layout in LAYOUTS.items():
+        if layout.shared and any((folder / layout.shared / file).is_file() for file in layout.lists):
+            found.add(name)
     found |= {name for name in CFP_KINDS if find_cfp(folder, name)}
     groups = [group for group in RFW_GROUPS if find_rfw(folder, group)]
     found |= {rfw_name(group) for group in groups} | ({"rfw"} if len(groups) == len(RFW_GROUPS) else set())

@@ -22,8 +22,13 @@ class ListedImage(NamedTuple):
 
     file: str  # below the folder of images
     source: Path  # the list
-    line: int
+    place: int | str  # its line there; in a list without lines, the place in words
     identity: str  # "" where the list does not tell
+
+    @property
+    def where(self) -> str:
+        """The list and the place in it, for errors."""
+        return f"{self.source}: {f'line {self.place}' if isinstance(self.place, int) else self.place}"
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ def finish(
     """
     for image in images:
         if image.file.startswith("/") or "\0" in image.file or ".." in image.file.split("/"):
-            raise PairError(f"{image.source}: line {image.line}: {image.file[:80]!r} leads out of the folder of images")
+            raise PairError(f"{image.where}: {image.file[:80]!r} leads out of the folder of images")
     if not is_same:
         raise PairError(f"{lists[0]}: the list holds no pair")
     return PairList(images, np.array(is_same, dtype=bool), folds.astype(np.int64), lists)
@@ -148,6 +153,6 @@ def require_agreement(images: Sequence[ListedImage], is_same: Sequence[bool]) ->
         if (first.identity == second.identity) != same:
             called = "the same identity" if same else "different identities"
             raise PairError(
-                f"{first.source}: line {first.line}: the list says {called}, the images' names say otherwise: "
+                f"{first.where}: the list says {called}, the images' names say otherwise: "
                 f"{first.file[:80]!r}, {second.file[:80]!r}"
             )

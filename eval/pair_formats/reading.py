@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eval.pair_formats.agedb import parse_agedb
 from eval.pair_formats.calfw import parse_calfw
 from eval.pair_formats.custom import FLAGS, parse_csv, parse_rows
 from eval.pair_formats.lfw import parse_lfw, parse_rfw
@@ -13,7 +14,7 @@ from eval.safe_pickle import PairError
 
 
 def read_pair_list(path: Path) -> PairList:
-    """Reads a list by its structure: .csv by its suffix, all others by their first line.
+    """Reads a list by its structure: .csv and .mat (AgeDB) by their suffix, all others by their first line.
 
     | first line | format |
     |---|---|
@@ -26,6 +27,8 @@ def read_pair_list(path: Path) -> PairList:
     Raises:
         PairError: none of these, or a line further down that does not fit; with its number.
     """
+    if path.suffix.lower() == ".mat":
+        return parse_agedb(path)
     if path.suffix.lower() == ".csv":
         return parse_csv(path)
     lines = read_lines(path)
@@ -43,5 +46,5 @@ def read_pair_list(path: Path) -> PairList:
     raise PairError(
         f"{path}: line {number}: no known list of pairs begins with {' '.join(words)[:80]!r}; known are `10 300` or "
         "`500` (LFW), `Name/Name_0001.jpg` (SLLFW), `Name_0001.jpg 1` (CALFW, CPLFW), `name 1 2` (RFW), "
-        "`image image 0/1 [fold]`, and .csv files of the latter"
+        "`image image 0/1 [fold]`, .csv files of the latter, and AgeDB's .mat files"
     )

@@ -52,7 +52,7 @@ def test_embeddings_are_float32_inside_autocast_too(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("training", [False, True])
 def test_channels_last_gives_the_same_embeddings(name: str, training: bool) -> None:
-    """Batch statistics of few images enlarge rounding: a pair whose values nearly agree is divided by their distance."""
+    """Eight images for batch statistics: those of two divide rounding by the distance of values that nearly agree."""
     net = build_backbone(name, embedding_size=32, in_channels=FAMILIES[name], **NOTHING_RANDOM.get(name, {}))
     net.train(training)
     images = images_for(net, batch=8 if training else 2)

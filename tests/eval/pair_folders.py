@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
 
 from eval.pairs import write_bin
 from tests.eval.faces import face, jpeg_pairs
@@ -52,6 +56,38 @@ def write_cfp(root: Path, same_per_fold: int = 2, different_per_fold: int = 1) -
             place.mkdir(parents=True)
             (place / "same.txt").write_text("\n".join(same[:same_per_fold]) + "\n")
             (place / "diff.txt").write_text("\n".join(different[:different_per_fold]) + "\n")
+
+
+def write_agedb(root: Path, years: int = 30, splits: int = 10, *, as_cells: bool = True) -> None:
+    """Two same and two different pairs a split, of three people, in the structure of AgeDB's protocols."""
+    folds = [_agedb_split(root, 3 * number, as_cells) for number in range(splits)]
+    content = _cell((splits, 1), folds) if as_cells else np.array([tuple(fold.values()) for fold in folds], _SPLIT)
+    scipy.io.savemat(root / f"04_FINAL_protocol_{years}_years.mat", {"splits": content}, do_compression=True)
+
+
+_SPLIT = [("pairs", object), ("annot", object)]
+
+
+def _agedb_split(root: Path, first: int, as_cells: bool) -> dict[str, Any]:
+    names = []
+    for person in range(first, first + 3):
+        for shot, age in ((1, 20), (2, 50)):
+            names.append(f"{person}_NameOf{person}_{shot}_A_{age}")
+            write_image(root / "03_Protocol_Images" / f"{names[-1]}.jpg", person, shot)
+    chosen = [names[i] for i in (0, 1, 2, 3, 0, 3, 2, 5)]  # two rows, column after column
+    images: Any = [{"name": name, "age": float(name[-2:])} for name in chosen]
+    if not as_cells:
+        images = [tuple(image.values()) for image in images]
+        pairs = np.array(images, [("name", object), ("age", object)]).reshape((2, 4), order="F")
+        return {"pairs": pairs, "annot": np.array([[1, 1, 0, 0]], np.uint8)}
+    return {"pairs": _cell((2, 4), images), "annot": np.array([[1.0], [1.0], [0.0], [0.0]])}
+
+
+def _cell(shape: tuple[int, int], values: Sequence[Any]) -> np.ndarray:
+    cell = np.empty(len(values), object)
+    for place, value in enumerate(values):
+        cell[place] = value
+    return cell.reshape(shape, order="F")
 
 
 def write_rfw_lists(root: Path, groups: Sequence[str]) -> None:

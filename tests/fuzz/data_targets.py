@@ -19,7 +19,8 @@ from sources.cifar import _read_binary, _read_pickle
 from sources.idx import read_idx
 from sources.records import RecordSource
 from sources.svhn import open_svhn
-from tests.fuzz.damage import damaged, pickle_damage, zlib_bomb
+from tests.fuzz.damage import damaged, pickle_damage
+from tests.fuzz.mat_damage import mat_damage
 from tests.fuzz.target import Target, put
 from tests.records import image_record, picture, write_set
 from utils.images import ImageError, ImageFormat, decode_image
@@ -121,22 +122,6 @@ def _mat_seeds(folder: Path) -> list[bytes]:
     return seeds
 
 
-def _remat(data: bytes, random: Random) -> bytes:
-    """Damage under the compression of one variable; now and then a bomb."""
-    if len(data) < 136 or data[128] != 15:
-        return data
-    (length,) = struct.unpack_from("<I", data, 132)
-    try:
-        inside = zlib.decompress(data[136 : 136 + length])
-    except zlib.error:
-        return data
-    if random.random() < 0.002:
-        packed = zlib.compress(struct.pack("<II", 14, 200 << 20), 1) + zlib_bomb(1 << 22)
-    else:
-        packed = zlib.compress(damaged(inside, random, [inside], [], is_text=False), 1)
-    return data[:128] + struct.pack("<II", 15, len(packed)) + packed + data[136 + length :]
-
-
 def _read_mat(data: bytes, folder: Path) -> None:
     put(folder, "train_32x32.mat", data)
     open_svhn(str(folder))
@@ -188,6 +173,6 @@ DATA_TARGETS = [
            lambda data, folder: _read_binary(put(folder, "test_batch.bin", data), 1), (SourceError,)),
     Target("cifar_pickle", _cifar_seeds, lambda data, folder: _read_pickle(put(folder, "test_batch", data), b"labels"),
            (SourceError,), mutators=(pickle_damage,)),
-    Target("svhn", _mat_seeds, _read_mat, (SourceError,), mutators=(_remat,), memory_constant=192 << 20),
+    Target("svhn", _mat_seeds, _read_mat, (SourceError,), mutators=(mat_damage,), memory_constant=192 << 20),
     Target("image", _image_seeds, _decode, (ImageError,), mutators=(_bomb_header,), memory_constant=_BIG * 3),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Targets of the pair lists of benchmarks, CFP's folder, and results of verification; others are in user_targets."""
+"""Targets of the pair lists of benchmarks and of results of verification; others are in user_targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from eval.pair_formats.cfp import parse_cfp
 from eval.pair_formats.reading import read_pair_list
 from eval.pairs import PairError
 from eval.thresholds import OperatingPointError
+from tests.eval.pair_folders import write_agedb
 from tests.fuzz.json_damage import json_damage
+from tests.fuzz.mat_damage import mat_damage
 from tests.fuzz.target import Target, put
 
 _WORDS = (b"../../../etc/passwd", b"/etc/hostname", b"a/../../x.jpg", b" 0\n", b" 11\n", b"10 300\n", b"-1", b"\x00")
@@ -34,6 +36,14 @@ def _read_list(name: str, data: bytes, folder: Path) -> None:
 
 def _csv_seeds(_: Path) -> list[bytes]:
     return [b"first,second,is_same,fold\na/1.jpg,b/1.jpg,0,1\na/1.jpg,a/2.jpg,1,2\n", b'"a, b/1.jpg",c/2.jpg,same\n']
+
+
+def _agedb_seeds(folder: Path) -> list[bytes]:
+    seeds = []
+    for as_cells in (True, False):
+        write_agedb(folder / "agedb", splits=2, as_cells=as_cells)
+        seeds.append((folder / "agedb" / "04_FINAL_protocol_30_years.mat").read_bytes())
+    return seeds
 
 
 def _cfp_seeds(folder: Path) -> list[bytes]:
@@ -71,5 +81,7 @@ PAIR_FORMAT_TARGETS = [
     Target("operating_points", lambda _: [_RESULTS],
            lambda data, folder: points_of_results(put(folder, "results.json", data), [0.01], None),
            (OperatingPointError,), (), (json_damage,), is_text=True, memory_factor=1024),
+    Target("agedb", _agedb_seeds, lambda data, folder: _read_list("list.mat", data, folder), (PairError,),
+           mutators=(mat_damage,), memory_constant=192 << 20),
     Target("cfp", _cfp_seeds, _read_cfp, (PairError,), _WORDS, is_text=True, memory_factor=512),
 ]  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 
 from sources.base import SourceError
-from sources.mat_file import read_mat
+from sources.mat_file import read_mat, read_mat_values
 from tests.fuzz.damage import zlib_bomb
 
 
@@ -36,11 +36,52 @@ def test_arrays_of_every_class_read_as_scipy_reads_them(packed: bool, tmp_path: 
         np.testing.assert_array_equal(array, theirs[name])
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_text_cells_and_structures_read_as_they_were_written(packed: bool, tmp_path: Path) -> None:
+    cell = np.empty((2, 2), object)
+    cell[0, 0], cell[1, 0], cell[0, 1], cell[1, 1] = "first", "Ren\u00e9e", np.array([[1.5, 2.5]]), {"deep": "text"}
+    several = np.array([(1.0, "one"), (2.0, "two")], [("number", object), ("word", object)])
+    path = tmp_path / "x.mat"
+    values = {
+        "cell": cell,
+        "one": {"name": "Ann", "age": 7.0},
+        "several": several,
+        "empty": "",
+        "none": np.empty((0, 0)),
+    }
+    scipy.io.savemat(path, values, do_compression=packed)
+    found = read_mat_values(path, tuple(values))
+    assert isinstance(found["cell"], np.ndarray)
+    assert found["cell"].shape == (2, 2)
+    assert [found["cell"][0, 0], found["cell"][1, 0], found["cell"][1, 1]] == ["first", "Ren\u00e9e", {"deep": "text"}]
+    np.testing.assert_array_equal(found["cell"][0, 1], [[1.5, 2.5]])
+    assert found["one"] == {"name": "Ann", "age": np.array([[7.0]])}
+    assert isinstance(found["several"], np.ndarray)
+    assert [(row["number"].item(), row["word"]) for row in found["several"].reshape(-1)] == [(1.0, "one"), (2.0, "two")]
+    assert found["empty"] == ""
+    assert np.shape(found["none"]) == (0, 0)
+
+
+def test_values_inside_values_are_limited(tmp_path: Path) -> None:
+    nested: object = "bottom"
+    for _ in range(20):
+        nested = {"deeper": nested}
+    scipy.io.savemat(tmp_path / "deep.mat", {"X": nested})
+    with pytest.raises(SourceError, match="X has a part of type 14 inside, 16 deep"):
+        read_mat_values(tmp_path / "deep.mat", ("X",))
+    head = struct.pack("<IIII", 6, 8, 2, 0) + struct.pack("<IIii", 5, 8, 1 << 15, 1 << 15) + struct.pack("<II", 1, 1)
+    head += b"X" + bytes(7) + struct.pack("<HHi", 5, 4, 32) + struct.pack("<II", 1, 0)  # structures without a field
+    (tmp_path / "many.mat").write_bytes(bytes(126) + b"IM" + struct.pack("<II", 14, len(head)) + head)
+    with pytest.raises(SourceError, match="X has more than 262144 values inside"):
+        read_mat_values(tmp_path / "many.mat", ("X",))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (mat(X=np.zeros((2, 2))), "y is not in it"),
         (mat(X="text", y=[[1]]), "X is no array of real numbers"),
+        (mat(X={"a": 1}, y=[[1]]), "X is no array of real numbers"),
         (mat(X=np.zeros(2, complex), y=[[1]]), "X is no array of real numbers"),
         (mat(X=np.zeros((4, 4)), y=[[1]])[:200], "are left"),
         (b"\x89HDF\r\n\x1a\n" + bytes(500), "does not begin as MATLAB 5"),

@@ -84,12 +84,10 @@ def make_bin(images: Path, pairs: Path, output: Path, size: tuple[int, int] | No
             path = images / image.file
             try:
                 if path.exists() and not path.is_file():  # a pipe would never end
-                    raise SourceError(f"{pairs}: line {image.line}: {path} is no file")
+                    raise SourceError(f"{image.where}: {path} is no file")
                 data = path.read_bytes()
             except OSError as error:
-                raise SourceError(
-                    f"{pairs}: line {image.line}: {path} cannot be read: {error.strerror or error}"
-                ) from None
+                raise SourceError(f"{image.where}: {path} cannot be read: {error.strerror or error}") from None
             loaded[image.file] = treatment(data, path)
     write_bin(output, [loaded[image.file] for image in listed], is_same)
     num_same = int(is_same.sum())

@@ -6,11 +6,13 @@ import hashlib
 
 import numpy as np
 import pytest
+import scipy.io
 
+from eval.pair_formats.reading import read_pair_list
 from eval.pairs import PairError, list_targets, load_pair_sets, load_pairs
 from tests.data import SHARED, needs_lfw
 from tests.eval.faces import face, write_lfw_images
-from tests.eval.pair_folders import write_cfp, write_flagged, write_image, write_rfw_bins, write_rfw_lists
+from tests.eval.pair_folders import write_agedb, write_cfp, write_flagged, write_image, write_rfw_bins, write_rfw_lists
 from utils.images import decode_image, encode_jpeg
 
 GROUPS = ("African", "Asian", "Caucasian", "Indian")
@@ -97,6 +99,69 @@ def test_cfp_lists_that_disagree_are_named_with_their_line(tmp_path, file, text,
     (tmp_path / "cfp_fp" / "Protocol" / file).write_text(text)
     with pytest.raises(PairError, match=message):
         load_pairs("cfp_fp", tmp_path)
+
+
+@pytest.mark.parametrize("as_cells", [True, False])
+def test_agedb_from_its_authors_protocols(tmp_path, as_cells):
+    write_agedb(tmp_path / "agedb", 30, as_cells=as_cells)
+    write_agedb(tmp_path / "agedb", 5, splits=3, as_cells=as_cells)
+    assert list_targets(tmp_path) == ["agedb_30", "agedb_5"]
+    assert load_pairs("agedb_5", tmp_path).num_folds == 3
+    pairs = load_pairs("agedb_30", tmp_path)
+    assert (pairs.num_folds, len(pairs.images)) == (10, 80)
+    assert pairs.is_same.tolist() == [True, True, False, False] * 10
+    assert pairs.folds.tolist() == [fold for fold in range(10) for _ in range(4)]
+    assert (pairs.identities[0::2] == pairs.identities[1::2]).tolist() == pairs.is_same.tolist()
+    assert list(pairs.names[8:12]) == [f"{name}.jpg" for name in (
+        "3_NameOf3_1_A_20", "3_NameOf3_2_A_50", "4_NameOf4_1_A_20", "4_NameOf4_2_A_50")]  # fmt: skip
+    images = tmp_path / "agedb" / "03_Protocol_Images"
+    np.testing.assert_array_equal(pairs.images[13], decode_image((images / f"{pairs.names[13][:-4]}.jpg").read_bytes()))
+    digest = hashlib.sha256((tmp_path / "agedb" / "04_FINAL_protocol_30_years.mat").read_bytes())
+    for name in pairs.names:
+        digest.update((images / name).read_bytes())
+    assert pairs.data_sha256 == digest.hexdigest()
+    (tmp_path / "agedb").rename(
+        tmp_path / "agedb_30"
+    )  # a folder of its own; the other protocol is not looked for there
+    assert load_pairs("agedb_30", tmp_path).data_sha256 == pairs.data_sha256
+    assert list_targets(tmp_path) == ["agedb_30"]
+
+
+def test_agedb_aligned_images_go_before_the_distributed_ones(tmp_path):
+    write_agedb(tmp_path / "agedb")
+    write_image(tmp_path / "agedb" / "images" / "0_NameOf0_1_A_20.jpg", 77, 0)
+    with pytest.raises(PairError, match=r"split 1, pair 1: the image .*images/0_NameOf0_2_A_50.jpg cannot be read"):
+        load_pairs("agedb_30", tmp_path)
+
+
+def _agedb(**changes):
+    image = {"name": "7_Ann_3_A_20", "age": 20.0} | changes.pop("image", {})
+    cell = np.empty((2, 1), object)
+    cell[0, 0], cell[1, 0] = image, {"name": "7_Ann_4_A_50", "age": 50.0}
+    return {"pairs": cell, "annot": [[1]]} | changes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"pairs": 1}, "splits is not in it.*; expected `splits`, structures with `pairs`"),
+        ({"splits": _agedb(annot=[[0]])}, "split 1, pair 1: the list says different identities.*'7_Ann_3_A_20.jpg'"),
+        ({"splits": _agedb(annot=[[1, 1]])}, "split 1: 2 images and 2 numbers in annot"),
+        ({"splits": _agedb(annot="yes")}, "split 1: annot is no array of numbers"),
+        ({"splits": _agedb(pairs=np.ones((2, 3)))}, "split 1: pairs is no array of two rows of structures"),
+        ({"splits": _agedb(image={"name": "Ann_A_20"})}, "split 1, pair 1: the name is 'Ann_A_20'; expected"),
+        ({"splits": _agedb(image={"name": [[1.0]]})}, "split 1, pair 1: the name is"),
+        ({"splits": _agedb(image={"name": "7_../../secret"})}, "split 1, pair 1: .* leads out of the folder"),
+        ({"splits": {"annot": [[1]]}}, "split 1: there is no pairs"),
+        ({"splits": "ten"}, "split 1: there is no pairs"),
+        ({"splits": np.empty((0, 0), object)}, "the list holds no pair"),
+    ],
+)
+def test_agedb_protocols_of_another_form_are_refused_with_the_place(tmp_path, content, message):
+    path = tmp_path / "04_FINAL_protocol_30_years.mat"
+    scipy.io.savemat(path, content)
+    with pytest.raises(PairError, match=rf"04_FINAL_protocol_30_years.mat: .*{message}"):
+        read_pair_list(path)
 
 
 def test_rfw_is_four_sets_from_lists_or_bins(tmp_path):
