@@ -38,6 +38,7 @@ bench: $(VENV)/.run
 	$(RUN) -m benchmarks.growth
 	$(RUN) -m benchmarks.records
 	$(RUN) -m benchmarks.record_shuffle
+	$(RUN) -m benchmarks.record_memory
 	$(RUN) -m benchmarks.order
 	$(RUN) -m benchmarks.backbone_variants
 	$(RUN) -m benchmarks.whole_run

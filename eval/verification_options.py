@@ -30,8 +30,8 @@ def verification_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--targets",
         required=True,
-        help="comma-separated: NAME (lfw, lfw_view1, sllfw, calfw, cplfw, cfp_ff, cfp_fp, agedb_30 (_5, _10, _20), xqlfw, "
-        "rfw, or your own), FILE.bin or IMAGES_DIR:PAIRS.txt; formats and layouts: docs/verification.md",
+        help="comma-separated: NAME (lfw, lfw_view1, sllfw, calfw, cplfw, cfp_ff, cfp_fp, agedb_30, agedb_5 .. _20, "
+        "xqlfw, rfw, or your own), FILE.bin or IMAGES_DIR:PAIRS.txt; formats and layouts: docs/verification.md",
     )
     parser.add_argument("--out", help="folder for results.json, tables and plots (a run folder: its verification/)")
     parser.add_argument(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +10,9 @@ import numpy as np
 
 from sources.base import SourceError
 from sources.folder import list_identities, read_image_file
-from utils.class_index import ClassIndex
+from sources.listed_files import ListedFiles, split_size
 from utils.images import FACE, ImageFormat
 
-_SIZE = re.compile(r"(\d{1,4})x(\d{1,4})")
 _CUB_HOME = "CUB_200_2011"  # the folder in the published archive
 
 
@@ -84,7 +80,7 @@ def open_cub200(rest: str) -> ImageFilesSource:
     return ImageFilesSource("cub200", home / "images", [paths[number] for number in wanted], labels, names, size)
 
 
-class ImageFilesSource:
+class ImageFilesSource(ListedFiles):
     """Image files, scaled until the shorter side fits, of which the middle is cut out.
 
     That is how papers on fine-grained classification read CUB: the aspect ratio is kept, the rim is lost. Shrinking
@@ -106,14 +102,8 @@ class ImageFilesSource:
         size: tuple[int, int] = FACE.shape[:2],
     ) -> None:
         """Takes file names below `path`, int64 labels (N,), the classes' names, and (height, width); reads nothing."""
-        self.kind, self.path, self.names, self._labels = kind, path, list(names), labels
-        self.num_classes = len(self.names)
-        # One array instead of a list of texts: forked workers share it without copying.
-        self._files = np.array([os.fsencode(name) for name in files])
-        self.image_format = ImageFormat(*size, 3)
-
-    def __len__(self) -> int:
-        return len(self._files)
+        super().__init__(kind, path, files, labels, len(names), ImageFormat(*size, 3))
+        self.names = list(names)
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """Image and label.
@@ -122,28 +112,8 @@ class ImageFilesSource:
             ImageError: damage; names the file.
             SourceError: the file has gone.
         """
-        path = self.path / os.fsdecode(self._files[index].item())
-        image = read_image_file(path)
-        return middle(image, self.image_format.shape[:2]), int(self._labels[index])
-
-    def class_counts(self) -> np.ndarray:
-        """Images per class, (num_classes,) int64."""
-        return np.bincount(self._labels, minlength=self.num_classes).astype(np.int64)
-
-    def class_index(self) -> ClassIndex:
-        """Which images belong to each class."""
-        return ClassIndex.from_labels(self._labels, self.num_classes)
-
-    def describe(self) -> dict[str, object]:
-        """Kind, path, images, classes, and the SHA-256 of all file names."""
-        listing = hashlib.sha256(b"".join(name + b"\n" for name in self._files.tolist()))
-        return {
-            "kind": self.kind,
-            "path": str(self.path),
-            "images": len(self),
-            "classes": self.num_classes,
-            "names_sha256": listing.hexdigest(),
-        }
+        path, label = self.path_and_label(index)
+        return middle(read_image_file(path), self.image_format.shape[:2]), label
 
 
 def middle(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -176,10 +146,7 @@ def _of_classes(
 
 def _taken_apart(kind: str, rest: str) -> tuple[Path, bool, tuple[int, int]]:
     """(folder, wants the test half, (height, width)) of `DIR[:test][:HEIGHTxWIDTH]`."""
-    text, separator, tail = rest.rpartition(":")
-    found = _SIZE.fullmatch(tail) if separator else None
-    size = (int(found[1]), int(found[2])) if found else FACE.shape[:2]
-    text = text if found else rest
+    text, size = split_size(kind, rest)
     start, separator, half = text.rpartition(":")
     is_half = bool(separator) and half in ("train", "test")
     folder = Path(start if is_half else text).expanduser()
@@ -188,9 +155,7 @@ def _taken_apart(kind: str, rest: str) -> tuple[Path, bool, tuple[int, int]]:
             f"{kind}:{rest}: there is no folder {str(folder)!r}; give {kind}:DIR or {kind}:DIR:test, each also with "
             ":HEIGHTxWIDTH"
         )
-    if min(size) < 1:
-        raise SourceError(f"{kind}:{rest}: images of {size[0]}x{size[1]} pixels have no pixels")
-    return folder, is_half and half == "test", size
+    return folder, is_half and half == "test", size or FACE.shape[:2]
 
 
 def _read_list(path: Path) -> dict[int, str]:

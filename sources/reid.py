@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ import numpy as np
 
 from sources.base import SourceError
 from sources.folder import read_image_file
-from utils.class_index import ClassIndex
+from sources.listed_files import ListedFiles, split_size
 from utils.images import ImageFormat, stretched
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 JUNK_IDENTITY, DISTRACTOR_IDENTITY = -1, 0
 NATIVE_SIZE = (128, 64)
 _NAME = re.compile(r"(-1|\d{1,9})_c(\d{1,3})(?!\d)")
-_SIZE = re.compile(r"(\d{1,4})x(\d{1,4})")
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def open_dukemtmc(rest: str) -> ReidSource:
     return _open(_DUKE, rest)
 
 
-class ReidSource:
+class ReidSource(ListedFiles):
     """Training images; the label is the position of the identity among those that occur, in order of their numbers.
 
     Attributes:
@@ -108,26 +106,21 @@ class ReidSource:
         Raises:
             SourceError: no images there, a name that does not parse, or no identity.
         """
-        self.kind, self.path, self._resizes = kind, path / TRAIN, resizes
-        if not self.path.is_dir():
+        folder = path / TRAIN
+        if not folder.is_dir():
             raise SourceError(f"{kind}: {path} holds no {TRAIN}: unpack the whole archive there")
-        names = sorted(entry.name for entry in os.scandir(self.path) if entry.name.lower().endswith(".jpg"))
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(".jpg"))
         if not names:
-            raise SourceError(f"{self.path}: no .jpg in it")
+            raise SourceError(f"{folder}: no .jpg in it")
         numbers = np.array([parse_reid_name(name)[0] for name in names], dtype=np.int64)
         wanted = numbers > DISTRACTOR_IDENTITY
         self.identities, labels = np.unique(numbers[wanted], return_inverse=True)
         if not len(self.identities):
-            raise SourceError(f"{self.path}: all {len(names)} images are junk or distractors (identities -1 and 0)")
-        self._labels = labels.astype(np.int64)
-        self._ignored = int((~wanted).sum())
-        # One array instead of a list of texts: forked workers share it without copying.
-        self._files = np.array([os.fsencode(name) for name in names])[wanted]
-        self.num_classes = len(self.identities)
-        self.image_format = ImageFormat(*size, 3)
-
-    def __len__(self) -> int:
-        return len(self._files)
+            raise SourceError(f"{folder}: all {len(names)} images are junk or distractors (identities -1 and 0)")
+        files = [name for name, is_wanted in zip(names, wanted, strict=True) if is_wanted]
+        image_format = ImageFormat(*size, 3)
+        super().__init__(kind, folder, files, labels.astype(np.int64), len(self.identities), image_format)
+        self._ignored, self._resizes = len(names) - len(files), resizes
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """Image and label.
@@ -136,41 +129,18 @@ class ReidSource:
             ImageError: damage, or another size where images are not resized; names the file.
             SourceError: the file has gone.
         """
-        path = self.path / os.fsdecode(self._files[index].item())
+        path, label = self.path_and_label(index)
         image = read_image_file(path, None if self._resizes else self.image_format)
-        return stretched(image, self.image_format.shape[:2]), int(self._labels[index])
-
-    def class_counts(self) -> np.ndarray:
-        """Images per class, (num_classes,) int64."""
-        return np.bincount(self._labels, minlength=self.num_classes).astype(np.int64)
-
-    def class_index(self) -> ClassIndex:
-        """Which images belong to each class."""
-        return ClassIndex.from_labels(self._labels, self.num_classes)
+        return stretched(image, self.image_format.shape[:2]), label
 
     def describe(self) -> dict[str, object]:
         """Kind, path, images, classes, images that are not read, and the SHA-256 of all file names."""
-        listing = hashlib.sha256(b"".join(name + b"\n" for name in self._files.tolist()))
-        return {
-            "kind": self.kind,
-            "path": str(self.path),
-            "images": len(self),
-            "classes": self.num_classes,
-            "ignored": self._ignored,
-            "names_sha256": listing.hexdigest(),
-        }
+        return {**super().describe(), "ignored": self._ignored}
 
 
 def _open(kind: _Kind, rest: str) -> ReidSource:
-    text, separator, tail = rest.rpartition(":")
-    size = _SIZE.fullmatch(tail) if separator else None
-    folder = Path(text if size else rest).expanduser()
     if not rest:
         raise SourceError(f"{kind.name}: names no folder; give {kind.name}:DIR or {kind.name}:DIR:HEIGHTxWIDTH")
-    home = find_reid_folder(kind.name, folder)
-    if size is None:
-        return ReidSource(kind.name, home, NATIVE_SIZE, resizes=kind.resizes)
-    height, width = int(size[1]), int(size[2])
-    if min(height, width) < 1:
-        raise SourceError(f"{kind.name}:{rest}: images of {height}x{width} pixels have no pixels")
-    return ReidSource(kind.name, home, (height, width), resizes=True)
+    text, size = split_size(kind.name, rest)
+    home = find_reid_folder(kind.name, Path(text).expanduser())
+    return ReidSource(kind.name, home, size or NATIVE_SIZE, resizes=kind.resizes or size is not None)
