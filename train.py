@@ -149,7 +149,7 @@ def run_steps(run: Run, log: RunLog, watchdog: Watchdog, stop: StopSignal, first
     plan, config = run.plan, run.config
     if first_step == 0:
         watchdog.beat("verifying", 0)
-        log.info("verifying the untrained net") if run.pair_sets or run.test else None
+        log.info("verifying the untrained net") if run.scored.num_images else None
         score_run(run, log, 0)  # the untrained net: a broken verification shows now, not after an epoch
     watchdog.beat("waiting for data", first_step)
     stream, pace, losses = iter(build_stream(run, first_step)), Pace(), Mean()
@@ -201,8 +201,7 @@ def finish(run: Run, log: RunLog) -> None:
     log.sync()
     if run.ranks.is_main:
         write_report(folder)
-    of = "mean accuracy" if run.test is None else "top-1"
-    best = "" if run.best_score is None else f", best.pt ({of} {run.best_score:.2%})"
+    best = "" if run.best_score is None else f", best.pt ({run.scored.best_by} {run.best_score:.2%})"
     log.info(f"done: {folder} holds model.pt{best}, report.html, checkpoints, metrics.jsonl and TensorBoard's events")
 
 

@@ -12,13 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from backbones import build_backbone
 from dataset import BatchStream, KnownClasses, Source, batches_per_epoch, build_loader
-from eval.pairs import PairSet
 from losses import PartialFC, build_head
 from losses.prototype_optimizer import PrototypeOptimizer
 from training.fingerprint import take_fingerprint
 from training.health import Health
 from training.inputs import Inputs
 from training.precision import LossScaler, resolve_precision
+from training.scored_data import Scored
 from utils.bad_records import BAD_RECORDS, BadRecords
 from utils.checkpoint_saver import CheckpointSaver
 from utils.config import Config
@@ -35,8 +35,7 @@ class Run:
         config: with num_classes, num_image and output filled in.
         ranks: this process among all.
         source: the training data.
-        pair_sets: the verification sets.
-        test: the test images of a classification, else None.
+        scored: the verification sets, or the test images of a classification.
         plan: how long the run is.
         backbone: the bare module; what is verified and saved.
         model: what is called in training: the backbone, wrapped where there are several ranks.
@@ -56,8 +55,7 @@ class Run:
     config: Config
     ranks: Ranks
     source: Source
-    pair_sets: list[PairSet]
-    test: Source | None
+    scored: Scored
     plan: Plan
     backbone: nn.Module
     model: nn.Module
@@ -138,7 +136,7 @@ def build_run(config: Config, ranks: Ranks, inputs: Inputs) -> Run:
     ).to(ranks.device)
     optimizer, fc_optimizer = _build_optimizers(config, backbone, fc)
     run = Run(
-        config, ranks, source, inputs.pair_sets, inputs.test, plan, backbone, backbone, fc, optimizer, fc_optimizer,
+        config, ranks, source, inputs.scored, plan, backbone, backbone, fc, optimizer, fc_optimizer,
         LossScaler(is_active=config.precision == "fp16"),
         health=Health(config.loss_spike),
         bad_records=BadRecords(

@@ -16,11 +16,10 @@ from training.estimate import (
     children_bytes,
     count_saves,
     count_verifications,
-    distinct_images,
     estimate_run,
     measure_all_reduce,
+    measure_scoring,
     measure_steps,
-    measure_verification,
     traffic,
 )
 from training.inputs import Inputs
@@ -89,7 +88,7 @@ def _measure(config: Config, ranks: Ranks, inputs: Inputs) -> list[tuple[str, st
         ("steps", f"{1 + len(steps.others)} taken, loss {steps.loss:.3f}; the first {steps.first:.2f} s, then "
          f"{_span(steps)} each, {steps.images / steps.typical:.0f} images/s, data wait {steps.waited:.0%}")
     )  # fmt: skip
-    verification = measure_verification(run, steps.typical)
+    verification = measure_scoring(run, steps.typical)
     peaks = gather_objects((memory_bytes(), readers[0]))
     lines += _describe_memory(run, sizes, peaks)
     return lines + _describe_whole(run, sizes, steps, verification, inputs.write_speed)
@@ -143,7 +142,7 @@ def _describe_whole(
 ) -> list[tuple[str, str]]:
     plan, config = run.plan, run.config
     whole = estimate_run(run, steps, verification, sizes, write_speed)
-    images = sum(distinct_images(pairs) for pairs in run.pair_sets) + (0 if run.test is None else len(run.test))
+    images = run.scored.num_images
     times = count_verifications(plan, config.verbose)
     verified = (
         f"{times} verifications of {images} images {format_seconds(whole.verification)}, {verification:.1f} s each"

@@ -34,25 +34,23 @@ TRAIN_IMAGES = 50_000  # of the training data that are classified at the end, at
 SNAPSHOT_IMAGES, SNAPSHOT_SIZE = 2_000, 3  # of embeddings that can be drawn as they are
 
 
-def classify_run(run: Run, log: RunLog, done: int) -> float | None:
+def classify_run(run: Run, test: Source, log: RunLog, done: int) -> tuple[float, Prototypes]:
     """Classifies the test images, after the last step also the training images; all ranks embed; collective.
 
     Leaves prototypes.npz, and after the last step classification/{test,train}.{json,npz}; of embeddings of 2 or 3
     numbers also classification/snapshots/, for an animation.
 
     Returns:
-        Top-1 accuracy on the test images; None where the run has none.
+        Top-1 accuracy on the test images, and the prototypes that they were classified by.
 
     Raises:
         DataError: a test image that cannot be read, or embeddings that are not finite.
         CheckpointError: on all ranks, where writing failed.
     """
-    if run.test is None:
-        return None
     prototypes = run_prototypes(run, done)
     is_last = done == run.plan.total_steps
-    score = None
-    for dataset, source in (("test", run.test), ("train", run.source)) if is_last else (("test", run.test),):
+    score = 0.0
+    for dataset, source in (("test", test), ("train", run.source)) if is_last else (("test", test),):
         start = time.perf_counter()
         indices = _spread(len(source), TRAIN_IMAGES) if dataset == "train" else None
         try:
@@ -74,7 +72,7 @@ def classify_run(run: Run, log: RunLog, done: int) -> float | None:
         keep = partial(_keep, run, dataset, result, facts, embedded_with(embeddings, labels, prototypes), is_last)
         on_main(f"keeping the test of step {done}", keep)
     write_run_prototypes(run, prototypes, "last")
-    return score
+    return score, prototypes
 
 
 def write_run_prototypes(run: Run, prototypes: Prototypes, checkpoint: str) -> None:

@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
-from dataset import Batch, Source
-from eval.classification import embed_source
-from eval.embedder import ModuleEmbedder, evaluating
-from eval.embedding import embed_pairs
-from eval.pairs import PairSet
+from dataset import Batch
 from training.build import Run, build_stream
 from training.resources import Sizes
 from training.step import train_step
@@ -84,45 +79,11 @@ def measure_steps(run: Run, at_end: Callable[[], object]) -> Steps:
     return Steps(seconds[0], seconds[1:], share, images, loss)
 
 
-def measure_verification(run: Run, step_seconds: float) -> float:
-    """Seconds that scoring will take: some of the test or of the first set's images are embedded; collective."""
+def measure_scoring(run: Run, step_seconds: float) -> float:
+    """Seconds that scoring will take once, from a part of the images; collective."""
     batch = run.ranks.world_size * run.config.batch_size * run.config.gradient_acc
-    # A forward pass is about a third of a step; each image takes two (of a test: one), and all is done twice.
-    per_image = broadcast_object(step_seconds) / batch * 4 / 3
-    if run.test is not None:
-        return _measure_test(run, run.test, per_image / 2)
-    if not run.pair_sets:
-        return 0.0
-    pair_set = run.pair_sets[0]
-    pairs = int(min(max(1, VERIFICATION_SECONDS / per_image // 2), 64 * run.ranks.world_size, len(pair_set.is_same)))
-    sample = _first_pairs(pair_set, pairs)
-    embedder = ModuleEmbedder(run.backbone, run.ranks.device, "fp32", image_format=run.source.image_format)
-    seconds = 0.0
-    with evaluating(embedder.model):
-        for _ in range(2):  # the first one chooses algorithms
-            start = time.perf_counter()
-            embed_pairs(embedder, sample)
-            seconds = time.perf_counter() - start
-    everything = sum(distinct_images(pairs) for pairs in run.pair_sets)
-    return seconds / (2 * pairs) * everything
-
-
-def _measure_test(run: Run, test: Source, per_image: float) -> float:
-    """Seconds that embedding all test images will take."""
-    images = int(min(max(1, VERIFICATION_SECONDS / per_image), 256 * run.ranks.world_size, len(test)))
-    seconds = 0.0
-    for _ in range(2):  # the first one chooses algorithms
-        start = time.perf_counter()
-        embed_source(
-            run.backbone, test, image_format=run.source.image_format, indices=np.arange(images), device=run.ranks.device
-        )
-        seconds = time.perf_counter() - start
-    return seconds / images * len(test)
-
-
-def distinct_images(pair_set: PairSet) -> int:
-    """Images of a set that are embedded."""
-    return len(np.unique(pair_set.first_index)) if len(pair_set.first_index) else len(pair_set.images)
+    seconds_per_pass = broadcast_object(step_seconds) / batch / 3  # forward, of forward and backward
+    return run.scored.measure(run.backbone, run.source.image_format, run.ranks, seconds_per_pass)
 
 
 def measure_all_reduce(ranks: Ranks) -> list[tuple[int, float]]:
@@ -230,9 +191,3 @@ def _all_reduce(tensor: torch.Tensor) -> float:
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
     return time.perf_counter() - start
-
-
-def _first_pairs(pair_set: PairSet, pairs: int) -> PairSet:
-    """Some pairs as a set of their own, whose images are all embedded."""
-    images = [pair_set.images[index] for index in range(2 * pairs)]
-    return PairSet(pair_set.name, images, pair_set.is_same[:pairs], 1, pair_set.data_sha256)

@@ -68,8 +68,7 @@ def _data_fingerprint(run: Run) -> dict[str, Any]:
     return {
         **described,
         "content_sha256": sample_hash(run.source, Path(str(described["path"]))),
-        "verification": {pairs.name: pairs.data_sha256 for pairs in run.pair_sets},
-        **({} if run.test is None else {"test": run.test.describe()}),
+        **run.scored.fingerprint(),
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dataset import Source
-from eval.pairs import PairSet
 from training.resources import Sizes
+from training.scored_data import PairSets, Scored
 
 
 @dataclass
@@ -15,8 +15,7 @@ class Inputs:
 
     Attributes:
         source: the training data, or None where it could not be opened.
-        pair_sets: the verification sets, in the order of `val_targets`.
-        test: the test images of a classification, else None.
+        scored: what the run is scored on.
         problems: one line each, with what to do; a run must not start while there are any.
         findings: heading and line, for `--check` to tell.
         write_speed: bytes per second into the run's folder; 0 where it was not tried.
@@ -24,8 +23,7 @@ class Inputs:
     """
 
     source: Source | None = None
-    pair_sets: list[PairSet] = field(default_factory=list)
-    test: Source | None = None
+    scored: Scored = field(default_factory=PairSets)
     problems: list[str] = field(default_factory=list)
     findings: list[tuple[str, str]] = field(default_factory=list)
     write_speed: float = 0.0

@@ -30,8 +30,8 @@ from training.resources import (
     shared_memory_needed,
     sizes_of,
 )
-from training.samples import describe_classes, look_at_images, look_at_pairs, look_for_overlap, try_writing
-from training.scored_data import open_pair_sets, open_test
+from training.samples import describe_classes, look_at_images, try_writing
+from training.scored_data import open_scored
 from utils.checkpoint import complete_checkpoints
 from utils.config import Config, missing_data_message
 from utils.errors import DataError
@@ -52,10 +52,7 @@ def inspect_run(config: Config, *, device: str | None = None, world_size: int = 
     """
     inputs = Inputs()
     _inspect_data(config, world_size, inputs)
-    if config.task == "classification":
-        inputs.test = open_test(config, inputs.source, inputs.problems)
-    else:
-        inputs.pair_sets = open_pair_sets(config, inputs.problems)
+    inputs.scored = open_scored(config, inputs.source, inputs.problems)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if config.precision == "fp16" and device == "cpu":
         inputs.problems.append(
@@ -214,14 +211,9 @@ def _look_closer(config: Config, device: str, world_size: int, sizes: Sizes | No
         inputs.problems += problems
         if sizes is not None:
             _inspect_memory(config, device, world_size, sizes, inputs)
-    for pair_set in inputs.pair_sets:
-        finding, problems = look_at_pairs(pair_set)
-        inputs.tell("verification", finding)
-        inputs.problems += problems
-    if source is not None and os.environ.get("RANK", "0") == "0":
-        inputs.tell("verification", *look_for_overlap(source, inputs.pair_sets))
-    if inputs.test is not None:
-        inputs.tell("verification", f"test images: {describe_classes(inputs.test)}")
+    findings, problems = inputs.scored.look(source if os.environ.get("RANK", "0") == "0" else None)
+    inputs.tell("verification", *findings)
+    inputs.problems += problems
     if not any(problem.startswith("output: cannot write") for problem in inputs.problems):
         inputs.write_speed, problems = try_writing(Path(config.output or ""))
         inputs.problems += problems

@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.classification_files import Prototypes
 from eval.pair_metrics import PairResult
 from eval.pairs import PairSet
 from eval.saved_scores import SavedScoresError, write_scores
 from eval.verification import verification_record, verify
 from training.build import Run
-from training.classify_run import classify_run, run_prototypes, write_run_prototypes
+from training.classify_run import classify_run, write_run_prototypes
+from training.scored_data import ClassifiedImages, PairSets
 from training.state import save_model
 from training.step import refuse_bad_weights
 from utils.distributed import average_buffers
@@ -34,21 +36,26 @@ def score_run(run: Run, log: RunLog, done: int) -> None:
     """
     refuse_bad_weights(run, done)
     average_buffers(run.backbone)
-    score = classify_run(run, log, done) if run.config.task == "classification" else _verify_run(run, log, done)
+    score: float | None
+    prototypes: Prototypes | None = None
+    if isinstance(run.scored, ClassifiedImages):
+        score, prototypes = classify_run(run, run.scored.source, log, done)
+    else:
+        score = _verify_run(run, run.scored, log, done)
     if score is None:
         return
     run.last_score = (done, score)
     if done > 0 and (run.best_score is None or score > run.best_score):
         run.best_score = score
         save_model(run, "best.pt")
-        if run.test is not None:
-            write_run_prototypes(run, run_prototypes(run, done), "best")
+        if prototypes is not None:
+            write_run_prototypes(run, prototypes, "best")
 
 
-def _verify_run(run: Run, log: RunLog, done: int) -> float | None:
+def _verify_run(run: Run, pair_sets: PairSets, log: RunLog, done: int) -> float | None:
     """Mean accuracy on all verification sets; None where there are none."""
     scores = []
-    for pair_set in run.pair_sets:
+    for pair_set in pair_sets.sets:
         start = time.perf_counter()
         results = verify(run.backbone, pair_set, device=run.ranks.device, image_format=run.source.image_format)
         seconds = time.perf_counter() - start

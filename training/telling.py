@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from eval.pair_formats.pair_list import one_kind_warning
-from eval.verification_tables import one_kind_folds
 from training.build import Run
 from training.inputs import Inputs
 from training.step import StepResult, target_cosine
@@ -16,20 +14,13 @@ def summary(config: Config, inputs: Inputs) -> str:
     """What a run will do, in a few lines, and what to know of the sets it is verified on."""
     source = inputs.source
     data = f"{len(source)} images of {source.num_classes} classes" if source is not None else "no data"
-    targets = ", ".join(f"{pairs.name} ({len(pairs.is_same)} pairs)" for pairs in inputs.pair_sets) or "nothing"
-    scored = f"verified on {targets}" if inputs.test is None else f"tested on {len(inputs.test)} images"
-    warnings = [
-        f"\n{pairs.name}: {one_kind_warning(lonely, pairs.num_folds)}"
-        for pairs in inputs.pair_sets
-        if (lonely := one_kind_folds(pairs))
-    ]
     told = (
         f"{config.name}: {config.network} ({config.embedding_size}) with {config.head} {config.head_options} on "
         f"{config.rec}: {data}; {config.num_epoch} epochs, {config.optimizer}, lr {config.lr:g}, batch "
-        f"{config.batch_size} x {config.gradient_acc} per rank, {config.precision}; {scored}; "
+        f"{config.batch_size} x {config.gradient_acc} per rank, {config.precision}; {inputs.scored.describe()}; "
         f"writes {config.output}"
     )
-    return told + "".join(warnings)
+    return "\n".join([told, *inputs.scored.warnings()])
 
 
 def log_step(run: Run, log: RunLog, done: int, result: StepResult, loss: float, reading: Reading) -> None:

@@ -8,16 +8,13 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from eval.bin_files import write_bin
-from eval.pairs import load_pairs
 from tests.eval.faces import jpeg_pairs, memory_pairs
 from tests.ranks import RankPool
 from tests.records import make_record_set
@@ -26,12 +23,10 @@ from training import estimate
 from training.check import check_run
 from training.estimate import (
     Steps,
-    _first_pairs,
     all_reduce_model,
     children_bytes,
     count_saves,
     count_verifications,
-    distinct_images,
     estimate_run,
     measure_all_reduce,
     measure_steps,
@@ -39,6 +34,7 @@ from training.estimate import (
 )
 from training.preflight import inspect_run
 from training.resources import Sizes
+from training.scored_data import PairSets
 from utils.config import Config
 from utils.schedule import Plan
 
@@ -67,7 +63,7 @@ def test_an_all_reduce_is_latency_and_speed() -> None:
 
 def whole_run(**keys: Any) -> tuple[float, float, float]:
     run = make_run(**keys)  # 48 images in batches of 6, 3 epochs: 24 steps
-    run.pair_sets = [memory_pairs(4)]
+    run.scored = PairSets([memory_pairs(4)])
     steps = Steps(5.0, [1.0, 2.0, 3.0], 0.1, 6, 1.0)
     sizes = Sizes(backbone=1000, prototypes=2000, batch=0, states=1)
     parts = estimate_run(run, steps, 10.0, sizes, write_speed=700.0)
@@ -81,13 +77,6 @@ def test_the_estimate_of_a_run_by_hand(ranks: RankPool) -> None:
     assert found == pytest.approx((5 + 23 * 2, 4 * 10, 5 * 10))
     (found,) = ranks.run(1, whole_run_of, {"verbose": 10, "checkpoint_interval": 10, "async_save": True})
     assert found[2] == pytest.approx(5 * 7000 / 2e9)
-
-
-def test_a_sample_of_pairs_is_a_set_of_its_own(tmp_path: Path) -> None:
-    write_bin(tmp_path / "named.bin", *jpeg_pairs(6))
-    sample = _first_pairs(load_pairs("named", tmp_path), 2)
-    assert (len(sample.images), sample.is_same.tolist(), sample.num_folds) == (4, [True, False], 1)
-    assert distinct_images(sample) == 4
 
 
 def whole_run_of(keys: dict[str, Any]) -> tuple[float, float, float]:
@@ -122,12 +111,6 @@ def test_two_real_steps_on_ranks(ranks: RankPool, world_size: int) -> None:
     parameters = 3 * 4 * 9 + 4 + 36 * 6 + 6  # of PlainNet
     head = 12 * 4 * (2 * 6 + 8)  # 12 images of width 6
     assert found[0]["traffic"] == ((4 * parameters, head, 2 + 5 + 1) if several else (0, 0, 0))
-
-
-def test_repeated_images_are_embedded_once() -> None:
-    pairs = memory_pairs(3)
-    assert distinct_images(pairs) == 6
-    assert distinct_images(replace(pairs, first_index=np.array([0, 1, 0, 3, 1, 5]))) == 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -9,6 +9,7 @@ import numpy as np
 from tests.eval.faces import memory_pairs
 from tests.eval.runs import noisy_result
 from training.inputs import Inputs
+from training.scored_data import PairSets
 from training.scoring import result_words
 from training.telling import summary
 from utils.config import Config
@@ -17,7 +18,7 @@ from utils.config import Config
 def test_the_first_lines_warn_of_folds_of_one_kind() -> None:
     pairs = memory_pairs(40)
     lonely = replace(pairs, name="lonely", is_same=np.arange(40) < 20)
-    text = summary(Config(), Inputs(pair_sets=[pairs, lonely]))
+    text = summary(Config(), Inputs(scored=PairSets([pairs, lonely])))
     warned = [line for line in text.splitlines() if "warning" in line]
     assert len(warned) == 1
     assert warned[0].startswith("lonely: warning: 10 of 10 folds hold pairs of one kind only")

@@ -14,14 +14,13 @@ import numpy as np
 from eval.bin_files import read_bin, write_bin
 from eval.pair_formats.pair_list import blocks, folds_of_one_kind, order_for_blocks
 from eval.pair_formats.reading import read_pair_list
-from eval.pairs import load_bin
 from sources.base import SourceError
 from tools.record_commands.image_kinds import suffix_of
 from tools.record_commands.in_order import counted
 from tools.record_commands.options import add_command, quality, size
 from tools.record_commands.pack import Treatment
 from utils.command_line import Outcome
-from utils.files import sync_folder, write_text_whole
+from utils.files import sha256_of, sync_folder, write_text_whole
 from utils.images import FACE
 
 EXAMPLES = (
@@ -106,7 +105,7 @@ def make_bin(images: Path, pairs: Path, output: Path, size: tuple[int, int] | No
             f"warning: {one_kind} of the {num_read} folds that readers make hold pairs of one kind only; an accuracy "
             "over such folds says little. Mix same and different pairs in the list, or give it a column of folds"
         )
-    digest = load_bin(output).data_sha256
+    digest = sha256_of(output)
     facts = {
         "bin": output, "pairs": len(is_same), "same": num_same, "images": len(loaded), "keeps_folds": keeps_folds,
         "folds_of_one_kind": one_kind, "sha256": digest,
