@@ -16,9 +16,9 @@ from benchmarks.measure import RESULTS, ROOT
 
 # The page's order: the layer, the data, the nets, whole runs, other hardware. What is not named comes after, by name.
 ORDER = (
-    "head", "head_plain_memory", "head_arcface", "heads", "tammes", "growth", "records", "record_shuffle", "order",
-    "backbones", "whole_run", "verification", "onnx_fidelity", "onnx", "start", "saving", "long_run",
-    "long_run_2_ranks", "gpu", "scaling_model", "sampling",
+    "head", "head_plain_memory", "head_arcface", "heads", "tammes", "growth", "records", "record_shuffle",
+    "record_memory", "order", "backbones", "whole_run", "verification", "onnx_fidelity", "onnx", "start", "saving",
+    "long_run", "long_run_2_ranks", "gpu", "scaling_model", "sampling",
 )  # fmt: skip
 HEAD = """# Benchmarks
 

@@ -28,11 +28,13 @@ def test_every_command_runs_on_a_small_set(
     names = {command.__name__.rpartition(".")[2] for command in COMMANDS}
     assert set(record_memory.COMMANDS) == names
     monkeypatch.setattr(record_memory, "peak", in_this_process)
-    record_memory.main(["--images=60", "--factor=2", f"--results={tmp_path}"])
+    record_memory.main(["--images=60", "--records=200", "--factor=2", f"--results={tmp_path}"])
     result = json.loads((tmp_path / "record_memory.json").read_text())
-    assert result["images"] == [60, 120]
-    assert [set(peaks) for peaks in result["peak_bytes"]] == [{"--help", *names}] * 2
-    assert "| verify | 1 | 1 | 0 |" in capsys.readouterr().out
+    peaks = result["peak_bytes"]
+    assert list(peaks) == ["60", "120", "200", "400"]
+    assert set(peaks["60"]) == set(peaks["120"]) == {"--help", *names}
+    assert set(peaks["200"]) == {"--help", *record_memory.WITHOUT_DECODING}
+    assert "| verify | 60 | 1 | 120 | 1 | 0 |" in capsys.readouterr().out
 
 
 def test_memory_that_is_held_for_a_moment_is_counted(tmp_path: Path) -> None:
