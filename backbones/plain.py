@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from math import isqrt
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +70,8 @@ class PlainNet(nn.Module):
     code's "msra"), biases 0, norms 1 and 0, PReLU 0.25.
 
     Args:
-        name: a key of PLANS.
+        name: what errors and the run call it.
+        plan: the topology.
         embedding_size: D, at least 1; 512 in the code of L-Softmax, 256 in re-implementations on MNIST.
         dropout: probability on the last feature map, in [0, 1).
         gradient_checkpointing: recompute each stage in the backward pass.
@@ -81,6 +85,7 @@ class PlainNet(nn.Module):
     def __init__(
         self,
         name: str,
+        plan: Plan,
         embedding_size: int = 512,
         dropout: float = 0.0,
         gradient_checkpointing: bool = False,
@@ -90,7 +95,6 @@ class PlainNet(nn.Module):
         super().__init__()
         if not 0.0 < width <= _LARGEST_WIDTH:
             raise ValueError(f"backbone {name!r}: width is {width}, must be in (0, {_LARGEST_WIDTH:g}]")
-        plan = PLANS[name]
         self.name, self.image_size, self.gradient_checkpointing = name, plan.image_size, gradient_checkpointing
         self.in_channels, self.embedding_size = in_channels, embedding_size
         channels, edge = self.in_channels, plan.image_size
@@ -144,6 +148,86 @@ class PlainNet(nn.Module):
         x = self.dropout(torch.flatten(x, 1))
         with full_precision(x):
             return cast(Tensor, self.features(self.fc(x.to(self.fc.weight.dtype))))
+
+
+def plain(
+    embedding_size: int = 512,
+    dropout: float = 0.0,
+    gradient_checkpointing: bool = False,
+    in_channels: int = 3,
+    width: float = 1.0,
+    image_size: int = 32,
+    stem: int = 0,
+    stages: Sequence[Sequence[int]] = ((64, 2), (128, 2), (256, 2)),
+    kernel_size: int = 3,
+    prelu: bool = False,
+) -> PlainNet:
+    """A net of the reader's own table, as papers print them: stages of convolutions, each ending in pooling.
+
+    Args:
+        embedding_size: as in PlainNet, and so are dropout, gradient_checkpointing, in_channels and width.
+        dropout: see there.
+        gradient_checkpointing: see there.
+        in_channels: see there.
+        width: see there.
+        image_size: edge of the images in pixels.
+        stem: channels of one convolution before the first stage; 0: none.
+        stages: (channels, convolutions) of each stage.
+        kernel_size: edge of all kernels, odd.
+        prelu: PReLU instead of ReLU.
+
+    Raises:
+        ValueError: a stage that is not two numbers of at least 1, more stages than the images can be halved, an even
+            kernel, a negative stem.
+    """
+    pairs = [tuple(stage) for stage in stages]
+    if not pairs or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
+        raise ValueError(
+            f"backbone 'plain': stages is {stages}, must be (channels, convolutions) of each stage, all at least 1, as "
+            "((64, 3), (128, 3))"
+        )
+    if image_size >> len(pairs) < 1:
+        raise ValueError(
+            f"backbone 'plain': {len(pairs)} stages halve images of {image_size} pixels until nothing is left; at most "
+            f"{max(0, image_size.bit_length() - 1)} fit"
+        )
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"backbone 'plain': kernel_size is {kernel_size}, must be odd, so that maps keep their size")
+    if stem < 0:
+        raise ValueError(f"backbone 'plain': stem is {stem}, must be at least 1, or 0 for none")
+    plan = Plan(image_size, in_channels, stem, tuple((c, n) for c, n in pairs), kernel_size, prelu)
+    return PlainNet("plain", plan, embedding_size, dropout, gradient_checkpointing, in_channels, width)
+
+
+def plain_options(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The arguments of `plain` that these shapes tell and that are not its defaults; {} where they are no such net's.
+
+    Images of several sizes end in the same last map, as 24 and 28 pixels do after three stages: the smallest is told.
+    """
+    stages: list[tuple[int, int]] = []
+    kernel_size = 0
+    while len(shape := shapes.get(f"stages.{len(stages)}.0.0.weight", ())) == 4:
+        depth = 1
+        while f"stages.{len(stages)}.{depth}.0.weight" in shapes:
+            depth += 1
+        stages.append((shape[0], depth))
+        kernel_size = shape[-1]
+    linear, stem = shapes.get("fc.weight", ()), shapes.get("stem.0.weight", (0,))
+    if (
+        len(linear) != 2
+        or not stem
+        or not stages
+        or min(channels for channels, _ in stages) < 1
+        or kernel_size % 2 == 0
+    ):
+        return {}
+    edge = isqrt(linear[1] // stages[-1][0])
+    found = {
+        "image_size": edge << len(stages), "stem": stem[0], "stages": tuple(stages), "kernel_size": kernel_size,
+        "prelu": "stages.0.0.2.weight" in shapes,
+    }  # fmt: skip
+    defaults = inspect.signature(plain).parameters
+    return {name: value for name, value in found.items() if value != defaults[name].default} if edge else {}
 
 
 def _scaled(channels: int, width: float) -> int:

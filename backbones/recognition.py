@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from backbones.plain import plain_options
 from backbones.registry import BACKBONES, WITH_OPTIONS
 from backbones.weights import WeightsError, strip_prefixes
 
@@ -25,8 +26,8 @@ _DECIMALS = 12  # of a width that shapes tell
 def infer_backbone(state_dict: Mapping[str, Tensor], network: str | None = None) -> tuple[str, dict[str, Any]]:
     """Recognise a backbone by the names and shapes of its weights.
 
-    Shapes tell a net's `width` (the shortest number that gives them) and `stem`, not its `image_size` where it pools
-    over the whole map: such a net is built for its own size, and refuses images of another in words.
+    Shapes tell a net's `width` (the shortest number that gives them) and `stem`, and the table of a `plain` one, not
+    always its `image_size`: such a net is built for its own size, and refuses images of another in words.
 
     Args:
         state_dict: a backbone's weights, with or without wrappers' prefixes.
@@ -81,7 +82,7 @@ def _template(name: str) -> dict[str, Shape]:
 def _fit(name: str, found: Shapes) -> tuple[dict[str, Any], list[str]]:
     """The arguments that give a net of WITH_OPTIONS the shapes found, and what differs (nothing where it fits)."""
     nearest: tuple[dict[str, Any], list[str]] | None = None
-    for options in _choices(name):
+    for options in [plain_options(found)] if name == "plain" else _choices(name):
         fit = _fit_width(name, options, found)
         if not fit[1]:
             return fit

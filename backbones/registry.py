@@ -13,7 +13,7 @@ from torch import nn
 
 from backbones.iresnet import DEPTHS, IResNet
 from backbones.mobilefacenet import MobileFaceNet
-from backbones.plain import PLANS, PlainNet
+from backbones.plain import PLANS, PlainNet, plain
 from backbones.recompute import FACE_SIZE
 from backbones.resnet import BLOCKS, ResNet
 from backbones.small import digits, small, tiny
@@ -34,11 +34,12 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "small": small,
     "tiny": tiny,
     "digits": digits,
-    **{name: partial(PlainNet, name, in_channels=plan.in_channels) for name, plan in PLANS.items()},
+    **{name: partial(PlainNet, name, plan, in_channels=plan.in_channels) for name, plan in PLANS.items()},
+    "plain": plain,
     **{name: partial(ResNet, name) for name in BLOCKS},
 }
 # Nets with options that change the weights' shapes, from which backbones/recognition.py reads them back.
-WITH_OPTIONS = frozenset({*PLANS, *BLOCKS})
+WITH_OPTIONS = frozenset({*PLANS, "plain", *BLOCKS})
 # prefix of a name -> builder(name, ...) of the nets that an optional package has
 INSTALLED: dict[str, Callable[..., nn.Module]] = {TORCHVISION: build_torchvision, TIMM: build_timm}
 

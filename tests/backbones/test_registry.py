@@ -14,7 +14,13 @@ FAMILIES = {
     "r18": 3, "mbf": 3, "vit_t": 3, "sphereface20": 3, "small": 3, "tiny": 3, "digits": 1, "lsoftmax_mnist": 1,
     "lsoftmax_cifar": 3, "lenet_plus": 1, "resnet18": 3,
 }  # fmt: skip
-EDGES = {"digits": 28, "resnet18": 32, "resnet34": 32, **{name: plan.image_size for name, plan in PLANS.items()}}
+EDGES = {
+    "digits": 28,
+    "plain": 32,
+    "resnet18": 32,
+    "resnet34": 32,
+    **{name: plan.image_size for name, plan in PLANS.items()},
+}
 
 NOTHING_RANDOM = {"vit_t": {"drop_path_rate": 0.0, "mask_ratio": 0.0}}
 

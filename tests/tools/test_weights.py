@@ -89,7 +89,7 @@ def test_the_page_lists_every_net_with_its_numbers() -> None:
 def test_the_page_has_the_parameters_of_nets_for_classification() -> None:
     line = r"^\| `(\w+)`, (\w+)(, stem=\"imagenet\")? \| \d+ \| \d+ \| ([\d,]+) \| ([\d,]+) \|"
     rows = re.findall(line, DOC.read_text("utf-8"), re.MULTILINE)
-    assert {name for name, *_ in rows} == WITH_OPTIONS
+    assert {name for name, *_ in rows} == WITH_OPTIONS - {"plain"}  # whose table is the reader's
     for name, color, stem, *numbers in rows:
         options = {"stem": "imagenet"} if stem else {}
         sizes = {"embedding_size": 2 if name == "lenet_plus" else 512, "in_channels": 1 if color == "grey" else 3}
