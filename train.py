@@ -22,7 +22,7 @@ from eval.embedder import EmbedderError
 from eval.pair_metrics import VerificationError
 from eval.report import write_report
 from losses import HEADS, REGULARIZERS
-from training.build import Run, build_run, build_stream
+from training.build import build_run, build_stream
 from training.check import check_run
 from training.class_match import write_class_names
 from training.determinism import DeterminismError, determinism
@@ -30,6 +30,7 @@ from training.initial import load_initial_weights
 from training.inputs import Inputs
 from training.preflight import inspect_run
 from training.provenance import write_provenance
+from training.run import Run
 from training.scoring import is_due, score_run
 from training.state import Resumed, claim_folder, resume_run, save_model, save_run
 from training.step import NonFiniteError, train_step

@@ -25,8 +25,9 @@ import torch.distributed as dist
 from benchmarks.measure import RESULTS, run_child, save, surroundings, table
 from dataset import Batch
 from sources.synthetic import SyntheticSource
-from training.build import Run, build_run, build_stream
+from training.build import build_run, build_stream
 from training.inputs import Inputs
+from training.run import Run
 from training.state import save_run
 from training.state_tensors import BACKBONE, tensors_of
 from training.step import train_step

@@ -29,12 +29,12 @@ from torch._C._distributed_c10d import FileStore
 
 from dataset import Batch
 from tools.replay_walk import Walk, describe_head, gradient_table
-from training.build import Run
 from training.determinism import determinism
 from training.dump import fingerprint
 from training.dumped_run import Dump, DumpError, read_dump, rebuild
 from training.nonfinite import LAST_STAGE, describe_bad_step, find_offender
 from training.rollback import Buffers
+from training.run import Run
 from training.step import forward_backward
 from utils.command_line import examples_text
 from utils.config import ConfigError

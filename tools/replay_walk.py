@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.build import Run
+from training.run import Run
 
 
 class Walk:

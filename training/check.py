@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from training.build import Run, build_run
+from training.build import build_run
 from training.estimate import (
     LEAST_STEPS,
     Steps,
@@ -25,6 +25,7 @@ from training.estimate import (
 from training.inputs import Inputs
 from training.precision import resolve_precision
 from training.resources import Sizes, as_size, memory_needed, sizes_of
+from training.run import Run
 from training.step import NonFiniteError
 from utils.config import Config
 from utils.distributed import RankError, Ranks, available_cores, gather_objects, start_ranks, stop_ranks

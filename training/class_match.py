@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from training.build import Run
+from training.run import Run
 from utils.checkpoint import CheckpointError
 from utils.files import write_text_whole
 

@@ -25,7 +25,7 @@ from eval.classification_files import (
     write_result,
 )
 from eval.classification_metrics import ClassificationResult, classify
-from training.build import Run
+from training.run import Run
 from utils.checkpoint import on_main
 from utils.errors import DataError
 from utils.logging import RunLog

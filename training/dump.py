@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dataset import Batch, KnownClasses
-from training.build import Run
 from training.provenance import describe_run
+from training.run import Run
 from utils.distributed import gather_objects
 from utils.files import sync_folder, whole_file, write_text_whole
 from utils.image_format_file import to_json

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from dataset import Batch
-from training.build import Run, build_run
+from training.build import build_run
 from training.dump import FORMAT, MANIFEST, SHARED
 from training.inputs import Inputs
+from training.run import Run
 from utils.class_index import ClassIndex
 from utils.config import Config
 from utils.distributed import Ranks

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 
 from dataset import Batch
-from training.build import Run, build_stream
+from training.build import build_stream
 from training.resources import Sizes
+from training.run import Run
 from training.step import train_step
 from utils.distributed import Ranks, broadcast_object
 from utils.schedule import Plan

@@ -9,18 +9,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from dataset import Source
+from training.run import Run
 from utils.distributed import broadcast_object, gather_objects
 from utils.errors import DataError
-
-if TYPE_CHECKING:
-    from dataset import Source
-    from training.build import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("backbones", "eval", "losses", "sources", "training", "utils")  # the code a run is made of, and two files

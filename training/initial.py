@@ -8,9 +8,9 @@ from typing import Any
 
 from backbones import load_weights
 from eval.embedder import find_weights
-from training.build import Run
 from training.init_report import INIT_REPORT, compare_weights
 from training.initial_head import load_initial_head
+from training.run import Run
 from utils.checkpoint import CheckpointError
 from utils.files import write_text_whole
 

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from losses.sharding import as_global, class_block
-from training.build import Run
 from training.class_match import ClassMatch, class_names, match_classes
+from training.run import Run
 from utils.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, read_manifest, stored_shapes
 from utils.checkpoint_manifest import MANIFEST, check_file, file_records
 from utils.distributed import broadcast_object, gather_objects

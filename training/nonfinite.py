@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dataset import Batch
-from training.build import Run
+from training.run import Run
 from utils.distributed import gather_objects
 
 LAST_STAGE = 6  # nothing but the loss itself

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from training.build import Run
 from training.fingerprint import changes, device_name
+from training.run import Run
 from utils.distributed import available_cores
 from utils.files import write_text_whole
 from utils.image_format_file import write_image_format

@@ -11,8 +11,8 @@ from eval.pair_metrics import PairResult
 from eval.pairs import PairSet
 from eval.saved_scores import SavedScoresError, write_scores
 from eval.verification import verification_record, verify
-from training.build import Run
 from training.classify_run import classify_run, write_run_prototypes
+from training.run import Run
 from training.scored_data import ClassifiedImages, PairSets
 from training.state import save_model
 from training.step import refuse_bad_weights

@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from training.build import Run
 from training.fingerprint import fingerprint_changes
+from training.run import Run
 from training.state_tensors import BACKBONE, OPTIMIZERS, part, take_over, tensors_of
 from training.step import refuse_bad_weights
 from utils.checkpoint import CheckpointError, empty_tensors, load_checkpoint, on_main, own_share, save_checkpoint

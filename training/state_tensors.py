@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.build import Run
+from training.run import Run
 
 BACKBONE = "backbone/"
 OPTIMIZERS = ("optimizer/", "fc_optimizer_head/")  # whose states the optimizers make only with their first step

@@ -13,11 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataset import Batch
 from losses.sampling import mixed_seed
-from training.build import Run, autocast
+from training.build import autocast
 from training.dump import Evidence, write_dump
 from training.health import Event
 from training.nonfinite import NonFiniteError, describe_bad_step, find_offender, refuse_bad_weights, remedies
 from training.rollback import Buffers, norms
+from training.run import Run
 from utils.distributed import agree_sum
 from utils.images import to_model_input
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from training.build import Run
 from training.inputs import Inputs
+from training.run import Run
 from training.step import StepResult, target_cosine
 from utils.config import Config
 from utils.logging import RunLog, memory_bytes

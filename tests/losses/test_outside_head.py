@@ -14,7 +14,7 @@ from losses import HEADS
 from losses.head import Head, SampleStatistics
 from tests.ranks import RankPool
 from tests.training.runs import batches_of, make_run
-from training.build import Run
+from training.run import Run
 from training.state import resume_run, save_run
 from training.step import train_step
 from utils.config import ConfigError, load_config

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from backbones import BACKBONES
 from dataset import Batch
 from sources.synthetic import SyntheticSource
-from training.build import Run, build_run, build_stream
+from training.build import build_run, build_stream
 from training.inputs import Inputs
+from training.run import Run
 from utils.config import Config
 from utils.distributed import Ranks
 from utils.images import ImageFormat

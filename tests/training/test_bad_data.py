@@ -18,8 +18,9 @@ from sources.synthetic import SyntheticSource
 from tests.damage import REASONS, SIZE, make_damaged_set
 from tests.ranks import RankPool
 from tests.training.runs import PlainNet, make_ranks, weights_of
-from training.build import Run, build_run, build_stream
+from training.build import build_run, build_stream
 from training.inputs import Inputs
+from training.run import Run
 from training.step import train_step
 from utils.bad_records import BAD_RECORDS, BadImage, BadRecords, ReaderError
 from utils.config import Config

@@ -14,9 +14,9 @@ from losses.sharding import initial_prototypes
 from tests.ranks import RankPool
 from tests.training import runs
 from tests.training.runs import Weights, batches_of, folder_of, make_run, weights_of
-from training.build import Run
 from training.class_match import match_classes, write_class_names
 from training.initial import load_initial_weights
+from training.run import Run
 from training.state import save_run
 from training.step import train_step
 from utils.checkpoint import CheckpointError

@@ -16,7 +16,7 @@ from tests.ranks import RankPool
 from tests.training.runs import Weights, folder_of, make_run, weights_of
 from tests.training.test_state import HARD, go
 from tests.utils.test_checkpoint_damage import flip
-from training.build import Run
+from training.run import Run
 from training.state import resume_run, save_run
 from utils.checkpoint import CheckpointError, complete_checkpoints
 from utils.checkpoint_saver import CheckpointSaver

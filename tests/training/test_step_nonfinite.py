@@ -13,9 +13,9 @@ import torch.distributed as dist
 
 from tests.ranks import RankPool
 from tests.training.runs import batches_of, make_run, weights_of
-from training.build import Run
 from training.dump import MAX_DUMPS
 from training.precision import LossScaler
+from training.run import Run
 from training.state import resume_run, save_run
 from training.step import NonFiniteError, train_step
 

@@ -14,7 +14,7 @@ import torch
 from tests.ranks import RankPool
 from tests.training import runs
 from tests.training.runs import Weights, batches_of, make_run, weights_of
-from training.build import Run
+from training.run import Run
 from training.state import resume_run, save_run
 from training.step import train_step
 
