@@ -53,7 +53,7 @@ def test_initial_values_keep_the_size_of_the_signal() -> None:
     deep = next(m for m in net.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 256)
     assert float(deep.weight.detach().std()) == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
     assert float(net.fc.weight.detach().std()) == pytest.approx((2 / 2304) ** 0.5, rel=0.02)
-    assert float(net.fc.bias.abs().max()) == 0
+    assert float(net.fc.bias.detach().abs().max()) == 0
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0, 65.0, float("nan")])
