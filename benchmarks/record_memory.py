@@ -51,6 +51,9 @@ WITHOUT_DECODING = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints the table, writes the JSON."""
     options = parse(arguments)
+    sizes = {options.images, options.images * options.factor, options.records, options.records * options.factor}
+    if len(sizes) < 4:
+        raise SystemExit("record_memory: --images, --records and both times --factor must be four different numbers")
     peaks = {
         size: measure(write, commands, size, options.scratch)
         for count, write, commands in (

@@ -22,6 +22,8 @@ _COMPLEX = 0x0800
 _HEADER = 128
 _TAG = struct.Struct("<II")
 _MAX_DEPTH = 16
+_MAX_DIMENSIONS = 32
+_MAX_FIELD = 1 << 10  # bytes of a field's name; MATLAB writes 64 at most
 _MAX_VALUES = 1 << 18  # in the cells and structures of a variable: one takes 8 bytes there and some hundred here
 
 # Numbers and cells are arrays (those of cells have dtype object), text is text, a structure is a dict of its fields,
@@ -117,20 +119,26 @@ class _Matrix:
 
     def __init__(self, body: memoryview) -> None:
         self._body, self._place = body, 0
-        (self.flags,) = struct.unpack_from("<I", self.take()[1])
-        self.shape = tuple(int(n) for n in np.frombuffer(self.take()[1], dtype="<i4"))
+        self._head = (self.take()[1], self.take()[1])
         self.name = self.take()[1].tobytes().decode("ascii")
-        self.size = math.prod(self.shape)
+        self.flags, self.size = 0, 0
+        self.shape: tuple[int, ...] = ()
 
     def take(self) -> tuple[int, memoryview]:
         """(type, data) of the next part."""
         part, self._place = _element(self._body, self._place)
         return part
 
-    def require_shape(self, name: str) -> None:
-        """Refuses a shape that is none; a head is also read of variables that nobody asked for."""
-        if not self.shape or min(self.shape) < 0:
+    def read_head(self, name: str) -> None:
+        """Flags and shape; not of variables that nobody asked for, which may be objects and have neither."""
+        flags, dimensions = self._head
+        if not 0 < len(dimensions) <= 4 * _MAX_DIMENSIONS:
+            raise ValueError(f"{name} has {len(dimensions) // 4} dimensions")
+        (self.flags,) = struct.unpack_from("<I", flags)
+        self.shape = tuple(int(n) for n in np.frombuffer(dimensions, dtype="<i4"))
+        if min(self.shape) < 0:
             raise ValueError(f"{name} has the shape {self.shape}")
+        self.size = math.prod(self.shape)
 
 
 class _Values:
@@ -140,7 +148,7 @@ class _Values:
         self._name, self._left = name, _MAX_VALUES
 
     def read(self, matrix: _Matrix, depth: int = 0) -> MatValue:
-        matrix.require_shape(self._name)
+        matrix.read_head(self._name)
         kind = matrix.flags & 0xFF
         if kind == _CELL:
             return _shaped([self._inner(matrix, depth) for _ in range(matrix.size)], matrix.shape)
@@ -192,9 +200,9 @@ def _field_names(matrix: _Matrix) -> list[str]:
     """Names of a structure's fields: zero-terminated, all of one length that stands before them."""
     (length,) = struct.unpack_from("<i", matrix.take()[1])
     names = matrix.take()[1].tobytes()
-    if length < 1 or len(names) % length:
+    if not 1 <= length <= _MAX_FIELD or len(names) % length or len(names) // length > _MAX_VALUES:
         raise ValueError(f"names of fields are {length} bytes long each, and {len(names)} together")
-    return [names[i : i + length].split(b"\0")[0].decode("ascii") for i in range(0, len(names), length)]
+    return [names[i : i + length].split(b"\0", 1)[0].decode("ascii") for i in range(0, len(names), length)]
 
 
 def _shaped(values: list[MatValue] | list[dict[str, MatValue]], shape: tuple[int, ...]) -> np.ndarray:

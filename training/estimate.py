@@ -23,7 +23,6 @@ from utils.schedule import Plan
 
 LEAST_STEPS, MOST_STEPS = 2, 20
 STEPS_SECONDS = 8.0  # after this no further step is taken
-VERIFICATION_SECONDS = 4.0
 REDUCED = (256, 1 << 20, 16 << 20)  # bytes of the all-reduces that are timed
 _REPEATS, _REDUCE_SECONDS = 8, 2.0
 

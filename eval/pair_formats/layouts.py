@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +43,15 @@ def find_list(folder: Path, name: str) -> Path | None:
     Raises:
         PairError: several in one folder, none of which is more right than the others.
     """
-    layout = LAYOUTS.get(name, Layout())
+    layout = LAYOUTS.get(name, Layout())  # of its lists the first one that is there counts
     homes = [(name, (*OWN_LISTS, *layout.lists)), *([(layout.shared, layout.lists)] if layout.shared else [])]
     for home, files in homes:
         found = [folder / home / file for file in files if (folder / home / file).is_file()]
-        if len(found) > 1:
+        if len(found) > 1 and not {path.name for path in found} <= set(layout.lists):
+            images = next((part for part in ("images", *layout.images) if (folder / home / part).is_dir()), "images")
             raise PairError(
                 f"{name}: {folder / home} holds {' and '.join(path.name for path in found)}; say which: "
-                + " or ".join(f"{home}/images:{home}/{path.name}" for path in found)
+                + " or ".join(f"{home}/{images}:{home}/{path.name}" for path in found)
             )
         if found:
             return found[0]
@@ -64,7 +66,9 @@ def find_images(folder: Path, name: str, first: ListedImage) -> Path:
     """
     tried = [folder / file for file in ("images", *LAYOUTS.get(name, Layout()).images, ".")]
     for candidate in tried:
-        if (candidate / first.file).exists():
+        if os.path.exists(
+            candidate / first.file
+        ):  # which, unlike Path's own, takes a name that is too long for missing
             return candidate
     raise PairError(
         f"{first.where}: the image {first.file} cannot be read: it is in none of "

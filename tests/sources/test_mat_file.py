@@ -62,6 +62,39 @@ def test_text_cells_and_structures_read_as_they_were_written(packed: bool, tmp_p
     assert np.shape(found["none"]) == (0, 0)
 
 
+def element(kind: int, data: bytes) -> bytes:
+    return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+
+def variable(flags: int, dimensions: bytes, name: bytes, *rest: bytes) -> bytes:
+    head = element(6, struct.pack("<II", flags, 0)) + element(5, dimensions) + element(1, name)
+    return element(14, head + b"".join(rest))
+
+
+def test_a_variable_that_nobody_asked_for_may_be_anything(tmp_path: Path) -> None:
+    """MATLAB's objects have no shape where other variables have one."""
+    wanted = variable(9, struct.pack("<ii", 1, 1), b"X", element(2, b"\7"))
+    for other in (variable(17, b"label", b"MCOS"), variable(6, struct.pack("<i", 1 << 30) * 200_000, b"other")):
+        (tmp_path / "x.mat").write_bytes(bytes(126) + b"IM" + other + wanted)
+        assert read_mat(tmp_path / "x.mat", ("X",))["X"].tolist() == [[7]]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (variable(6, struct.pack("<i", 1 << 30) * 200_000, b"X"), "X has 200000 dimensions"),
+        (variable(2, struct.pack("<ii", 1, 0), b"X", element(5, struct.pack("<i", 2)), element(1, b"ab" * (1 << 19))),
+         "names of fields are 2 bytes long each, and 1048576 together"),
+        (variable(2, struct.pack("<ii", 1, 1), b"X", element(5, struct.pack("<i", 4096)), element(1, bytes(4096))),
+         "names of fields are 4096 bytes long each"),
+    ],
+)  # fmt: skip
+def test_heads_that_cost_more_than_they_hold_are_refused(damaged: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.mat").write_bytes(bytes(126) + b"IM" + damaged)
+    with pytest.raises(SourceError, match=message):
+        read_mat_values(tmp_path / "x.mat", ("X",))
+
+
 def test_values_inside_values_are_limited(tmp_path: Path) -> None:
     nested: object = "bottom"
     for _ in range(20):

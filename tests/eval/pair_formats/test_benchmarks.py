@@ -127,6 +127,17 @@ def test_agedb_from_its_authors_protocols(tmp_path, as_cells):
     assert list_targets(tmp_path) == ["agedb_30"]
 
 
+def test_the_text_list_of_agedb_goes_before_the_protocol_beside_it(tmp_path):
+    write_agedb(tmp_path / "agedb_30")
+    for file in ("a/1.jpg", "a/2.jpg"):
+        write_image(tmp_path / "agedb_30" / "agedb30_align_112" / file, 0, 0)
+    (tmp_path / "agedb_30" / "agedb_30_pair.txt").write_text("a/1.jpg a/2.jpg 1\n")
+    assert len(load_pairs("agedb_30", tmp_path).is_same) == 1
+    (tmp_path / "agedb_30" / "pairs.txt").write_text("a/1.jpg a/2.jpg 1\n")
+    with pytest.raises(PairError, match=r"say which: agedb_30/agedb30_align_112:agedb_30/pairs.txt or"):
+        load_pairs("agedb_30", tmp_path)
+
+
 def test_agedb_aligned_images_go_before_the_distributed_ones(tmp_path):
     write_agedb(tmp_path / "agedb")
     write_image(tmp_path / "agedb" / "images" / "0_NameOf0_1_A_20.jpg", 77, 0)
@@ -162,6 +173,14 @@ def test_agedb_protocols_of_another_form_are_refused_with_the_place(tmp_path, co
     scipy.io.savemat(path, content)
     with pytest.raises(PairError, match=rf"04_FINAL_protocol_30_years.mat: .*{message}"):
         read_pair_list(path)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_an_image_that_is_missing(tmp_path):
+    (tmp_path / "agedb").mkdir()
+    splits = _agedb(image={"name": "7_" + "a" * 300})
+    scipy.io.savemat(tmp_path / "agedb" / "04_FINAL_protocol_20_years.mat", {"splits": splits})
+    with pytest.raises(PairError, match=r"split 1, pair 1: the image 7_aaa.* cannot be read"):
+        load_pairs("agedb_20", tmp_path)
 
 
 def test_rfw_is_four_sets_from_lists_or_bins(tmp_path):
