@@ -148,6 +148,7 @@ class _Values:
         self._name, self._left = name, _MAX_VALUES
 
     def read(self, matrix: _Matrix, depth: int = 0) -> MatValue:
+        """The value that a matrix is, with what lies in it; `depth` counts the cells and structures around it."""
         matrix.read_head(self._name)
         kind = matrix.flags & 0xFF
         if kind == _CELL:

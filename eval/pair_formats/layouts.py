@@ -66,9 +66,8 @@ def find_images(folder: Path, name: str, first: ListedImage) -> Path:
     """
     tried = [folder / file for file in ("images", *LAYOUTS.get(name, Layout()).images, ".")]
     for candidate in tried:
-        if os.path.exists(
-            candidate / first.file
-        ):  # which, unlike Path's own, takes a name that is too long for missing
+        # unlike Path's own, it calls a file missing whose name is too long
+        if os.path.exists(candidate / first.file):
             return candidate
     raise PairError(
         f"{first.where}: the image {first.file} cannot be read: it is in none of "
